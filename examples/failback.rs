@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use diskdelta::failback::Job;
 use diskdelta::failback::job::Event;
-use diskdelta::failback::machine::{Action, Checkpoint, Request, Token, VmSeen};
-use diskdelta::failback::plan::SiteName;
+use diskdelta::failback::machine::{Action, Checkpoint, JobMode, Request, Token, VmSeen};
+use diskdelta::failback::plan::{Plan, SiteName};
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
 use diskdelta::{Location, Result, Work};
 
@@ -75,30 +75,11 @@ fn main() -> Result<()> {
     let (away, home) = (directory.join("away.raw"), directory.join("home.raw"));
     std::fs::write(&away, vec![2; 1 << 20]).unwrap();
     std::fs::write(&home, vec![1; 1 << 20]).unwrap();
-    let plan = format!(
-        r#"
-        [job]
-        name = "shop"
-        active = "recovery"
-        mode = "delta"
-        [primary]
-        host = "home"
-        controller = {{ kind = "commands", program = ["/not/used"] }}
-        [recovery]
-        host = "cloud"
-        controller = {{ kind = "commands", program = ["/not/used"] }}
-        [[group]]
-        name = "all"
-        [[group.vm]]
-        name = "db1"
-        [[group.vm.disk]]
-        identity = "system"
-        primary = "{}"
-        recovery = "{}"
-        "#,
-        home.display(),
-        away.display()
-    );
+    let plan = Plan::builder("shop", SiteName::Recovery)
+        .mode(JobMode::Delta)
+        .vm("db1")
+        .disk("system", &home.to_string_lossy(), &away.to_string_lossy())
+        .build()?;
 
     let (at_home, in_cloud) = (vm(false, &home), vm(true, &away));
     let work = Work::new()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diskdelta::ErrorKind;
 use diskdelta::Location;
 use diskdelta::failback::machine::{CommitPolicy, JobMode, ProofPolicy};
-use diskdelta::failback::plan::{Controller, Direction, Plan};
+use diskdelta::failback::plan::{Controller, Direction, Plan, SiteName};
 use diskdelta::image::Format;
 use diskdelta::replica::KeyFile;
 use diskdelta::sync::Safety;
@@ -552,6 +552,63 @@ fn a_site_that_encrypts_says_where_replicas_of_devices_are_kept() {
         .to_string();
     let start = "line 14, key `recovery.encryption.directory`";
     assert!(error.starts_with(start), "{error}");
+}
+
+#[test]
+fn a_plan_that_a_program_puts_together_is_one_that_a_file_could_hold() {
+    let builder = Plan::builder("shop", SiteName::Recovery)
+        .hosts("hv1", "cloud")
+        .mode(JobMode::FullFirst)
+        .safety(Safety::InPlace)
+        .proof(ProofPolicy::Skip)
+        .commit(CommitPolicy::Undo, Duration::from_millis(1500))
+        .downtime_budget(Duration::from_secs(60))
+        .pass_interval(Duration::from_secs(3600))
+        .keep_undo(false)
+        .group("databases")
+        .vm("db1")
+        .disk("system", "/vm/a.vhdx", "/cloud/a.raw")
+        .disk("data", "/vm/b.vhdx", "ssh://me@cloud/b.raw")
+        .group("web")
+        .vm("web1")
+        .disk("web1", "/vm/c.vhd", "/cloud/c.raw");
+    let plan = builder.build().unwrap();
+    assert_eq!(Plan::parse(plan.text()).unwrap(), plan);
+    assert_eq!(plan.primary.controller, Controller::Own);
+    assert_eq!(
+        (&plan.primary.host[..], &plan.recovery.host[..]),
+        ("hv1", "cloud")
+    );
+    assert_eq!(plan.commit, (CommitPolicy::Undo, Duration::from_secs(2)));
+    assert_eq!(
+        (plan.mode, plan.safety, plan.proof),
+        (Some(JobMode::FullFirst), Safety::InPlace, ProofPolicy::Skip)
+    );
+    assert_eq!(plan.groups.len(), 2);
+    assert_eq!(plan.groups[0].vms[0].disks.len(), 2);
+    let wrong = builder.vm("web2").disk("x", "relative", "/d");
+    let error = wrong.build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(
+        error.to_string().contains("group.vm.disk.primary"),
+        "{error}"
+    );
+    assert!(Plan::builder("../x", SiteName::Primary).build().is_err());
+}
+
+#[test]
+fn a_site_whose_vms_the_program_controls_names_no_programs() {
+    let own = |more: &str| {
+        let controller = format!("kind = \"own\"{more}");
+        let commands = "kind = \"commands\", program = [\"/any\"]";
+        Plan::parse(&least("").replacen(commands, &controller, 1))
+    };
+    assert_eq!(own("").unwrap().primary.controller, Controller::Own);
+    let error = own(", program = [\"/x\"]").unwrap_err().to_string();
+    assert!(
+        error.starts_with("line 8, key `primary.controller`"),
+        "{error}"
+    );
 }
 
 fn least(more: &str) -> String {

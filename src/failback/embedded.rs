@@ -19,10 +19,11 @@ use crate::progress::Work;
 ///
 /// use diskdelta::failback::Job;
 /// use diskdelta::failback::machine::Request;
+/// use diskdelta::failback::plan::Plan;
 /// use diskdelta::failback::vm::VmController;
 /// use diskdelta::{Result, Work};
 ///
-/// fn bring_home(plan: &str, my_vm: Arc<dyn VmController>) -> Result<()> {
+/// fn bring_home(plan: &Plan, my_vm: Arc<dyn VmController>) -> Result<()> {
 ///     let work = Work::new()?;
 ///     let job = Job::begin("/var/lib/my-tool", plan, "my tool", &work)?
 ///         .controllers(move |_site, _vm| Some(my_vm.clone()))
@@ -47,9 +48,9 @@ impl Job {
     ///
     /// # Errors
     /// Those of [`JobDirectory::create`] and of [`estimate`](super::job::estimate).
-    pub fn begin(state_dir: impl AsRef<Path>, plan: &str, by: &str, work: &Work) -> Result<Self> {
-        let modes = modes(&Plan::parse(plan)?, work)?;
-        let directory = JobDirectory::create(state_dir.as_ref(), plan, modes, by)?;
+    pub fn begin(state_dir: impl AsRef<Path>, plan: &Plan, by: &str, work: &Work) -> Result<Self> {
+        let modes = modes(plan, work)?;
+        let directory = JobDirectory::create(state_dir.as_ref(), plan.text(), modes, by)?;
         Ok(Self::of(directory, by))
     }
 

@@ -12,7 +12,7 @@ use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::DiskCommand;
 use crate::failback::machine::{Side, Sides, Token};
-use crate::failback::plan::{Encryption, Plan, SiteName, Vm};
+use crate::failback::plan::{Encryption, Plan, Vm};
 use crate::failback::vm::DiskChanges;
 use crate::hash::Hash;
 use crate::image::{Format, Image};
@@ -59,16 +59,14 @@ impl HostDisks {
     /// The disks of `vm`; `directory` is where the job keeps what it has to remember of them.
     pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>) -> Self {
         let disks = vm.disks.iter().map(|disk| {
-            let primary = (disk.primary.clone(), disk.primary_format);
-            let recovery = (disk.recovery.clone(), disk.recovery_format);
-            let (source, target) = match plan.active {
-                SiteName::Primary => (primary, recovery),
-                SiteName::Recovery => (recovery, primary),
-            };
+            let at = |site| (disk.at(site).clone(), disk.format_at(site));
             PlannedDisk {
                 identity: disk.identity.clone(),
                 bytes: disk.bytes,
-                at: Sides { source, target },
+                at: Sides {
+                    source: at(plan.active),
+                    target: at(plan.active.other()),
+                },
             }
         });
         HostDisks {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::failback::machine::{Side, Sides};
-use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
+use crate::failback::plan::{Controller, Plan, SiteName, Vm};
 #[cfg(feature = "qemu")]
 use crate::failback::vm::QemuController;
-use crate::failback::vm::{CommandController, Facts, VmController};
+use crate::failback::vm::{CommandController, Facts, NoController, VmController};
 
 /// Controllers that do not follow from a plan, by site and VM; `None`: as the plan says.
 pub type OwnControllers = dyn Fn(SiteName, &Vm) -> Option<Arc<dyn VmController>>;
@@ -31,10 +31,7 @@ pub(super) fn controllers(
 }
 
 fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {
-    let site: &Site = match name {
-        SiteName::Primary => &plan.primary,
-        SiteName::Recovery => &plan.recovery,
-    };
+    let site = plan.site(name);
     let facts = Facts {
         job: plan.name.clone(),
         vm: vm.name.clone(),
@@ -49,6 +46,7 @@ fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<d
             .collect(),
     };
     match site.controller.clone() {
+        Controller::Own => Arc::new(NoController),
         Controller::Commands {
             verbs,
             default,

@@ -1,13 +1,8 @@
-//! What a plan says of how disks on other hosts are reached.
+//! How disks on other hosts are reached.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
-
-use super::file::ConnectFile;
-use super::validate::Check;
-use crate::error::Result;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{ConnectOptions, LineOptions, ShellOptions};
@@ -77,46 +72,6 @@ impl SiteConnectOptions {
             options.with_name(self.tls_name.clone())
         }));
         connect
-    }
-}
-
-impl Check<'_> {
-    pub(super) fn connect(
-        &self,
-        site: &str,
-        file: Spanned<ConnectFile>,
-    ) -> Result<SiteConnectOptions> {
-        let at = file.span().start;
-        let table = format!("{site}.connect");
-        let file = file.into_inner();
-        let default = SiteConnectOptions::default();
-        let tls = match (file.tls_cert, file.tls_key, file.tls_ca) {
-            (None, None, None) => None,
-            (Some(cert), Some(key), Some(ca)) => Some(TlsFiles {
-                cert: cert.0,
-                key: key.0,
-                ca: ca.0,
-            }),
-            _ => {
-                let why = "`tls_cert`, `tls_key` and `tls_ca` go together";
-                return Err(self.wrong(&table, at, why));
-            }
-        };
-        if let (Some(name), None) = (&file.tls_name, &tls) {
-            let why = "goes with `tls_cert`, `tls_key` and `tls_ca`";
-            return Err(self.wrong(&format!("{table}.tls_name"), name.span().start, why));
-        }
-        Ok(SiteConnectOptions {
-            rsh: file.rsh.map_or(default.rsh, |it| it.0),
-            remote_program: file
-                .remote_program
-                .map_or(default.remote_program, |it| it.0),
-            tls,
-            tls_name: file.tls_name.map(|it| it.into_inner().0),
-            timeout: file.timeout.map_or(default.timeout, |it| it.0),
-            state: file.state.map(|it| it.0),
-            limit_rate: file.limit_rate.map_or(0, |it| it.0),
-        })
     }
 }
 

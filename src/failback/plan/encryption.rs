@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::Encryption;
 use super::file::EncryptionFile;
+use super::types::Encryption;
 use super::validate::Check;
 use crate::error::Result;
 use crate::replica::KeyFile;
@@ -24,6 +24,10 @@ impl Check<'_> {
             directory,
             recipients,
         } = file.into_inner();
+        if !cfg!(feature = "encryption") {
+            let why = "this build cannot encrypt replicas (feature `encryption`)";
+            return Err(self.wrong(&key, at, why));
+        }
         let key_file = match (identity, passphrase_file) {
             (Some(path), None) => KeyFile::Identity(path.0),
             (None, Some(path)) if recipients.is_empty() => KeyFile::Passphrase(path.0),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::SiteName;
+use super::types::SiteName;
 use super::values::{
     As, At, DiskBytes, Filled, HostPath, Length, ModeFile, Name, Passes, Patience, SafetyFile, Size,
 };

@@ -3,9 +3,9 @@
 use toml::Spanned;
 
 use super::file::line_of;
+use super::types::{Controller, Disk, Plan, Site, SiteName, Vm};
 use super::validate::{Check, Seen};
 use super::values::{As, At};
-use super::{Controller, Disk, Plan, Site, SiteName, Vm};
 use crate::error::Result;
 use crate::failback::machine::Side;
 use crate::image::Format;
@@ -64,11 +64,8 @@ impl Check<'_> {
 /// Why a disk's replica cannot be kept beside it.
 fn unfit_replica(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     let address = disk.at(name);
-    let site = match name {
-        SiteName::Primary => &plan.primary,
-        SiteName::Recovery => &plan.recovery,
-    };
-    let is_homeless = site
+    let is_homeless = plan
+        .site(name)
         .encryption
         .as_ref()
         .is_some_and(|it| it.directory.is_none());
@@ -154,10 +151,7 @@ fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
     if !cfg!(feature = "nbd") {
         return Some("this build cannot read NBD exports (feature `nbd`)".to_owned());
     }
-    let format = match name {
-        SiteName::Primary => disk.primary_format,
-        SiteName::Recovery => disk.recovery_format,
-    };
+    let format = disk.format_at(name);
     (format != Format::Raw).then(|| {
         let format = format.name();
         format!(
@@ -174,9 +168,8 @@ fn not_of_qemu(address: &Location) -> String {
 }
 
 fn is_of_qemu(site: &Site) -> bool {
-    match site.controller {
-        Controller::Commands { .. } => false,
-        #[cfg(feature = "qemu")]
-        Controller::Qemu { .. } => true,
-    }
+    #[cfg(feature = "qemu")]
+    return matches!(site.controller, Controller::Qemu { .. });
+    #[cfg(not(feature = "qemu"))]
+    false
 }

@@ -1,19 +1,41 @@
 //! Whether a plan makes sense; every complaint names line and key.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{ControllerFile, DiskFile, GroupFile, PlanFile, SiteFile, VmFile, line_of};
+use super::connect::{SiteConnectOptions, TlsFiles};
+use super::file::{self, ConnectFile, DiskFile, GroupFile, PlanFile, SiteFile, VmFile, line_of};
+use super::types::{Disk, Group, Plan, Site, SiteName, Vm};
 use super::values::Length;
-use super::{Controller, Disk, Group, Plan, Site, SiteName, Vm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{CommitPolicy, ProofPolicy};
 use crate::sync::Safety;
 
+impl Plan {
+    /// Reads a plan file.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `InvalidInput`, naming line and key, for everything that is wrong in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", e).at_path(path))?;
+        Self::parse(&text).map_err(|e| e.at_path(path))
+    }
+
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming line and key, for everything that is wrong in it.
+    pub fn parse(text: &str) -> Result<Self> {
+        plan(file::read(text)?, text)
+    }
+}
+
 /// Checks everything and makes a plan of it.
-pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
+fn plan(file: PlanFile, text: &str) -> Result<Plan> {
     let PlanFile {
         job,
         primary,
@@ -58,6 +80,7 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
             .into_iter()
             .map(|group| check.group(&mut seen, group))
             .collect::<Result<_>>()?,
+        text: text.to_owned(),
     };
     check.places(&plan, &seen)?;
     if plan.keep_undo && plan.target_site().encryption.is_some() {
@@ -155,41 +178,38 @@ impl Check<'_> {
         })
     }
 
-    fn controller(&self, site: &str, file: Spanned<ControllerFile>) -> Result<Controller> {
+    fn connect(&self, site: &str, file: Spanned<ConnectFile>) -> Result<SiteConnectOptions> {
         let at = file.span().start;
-        let key = format!("{site}.controller");
-        let ControllerFile {
-            kind,
-            verbs,
-            program,
-            directory,
-            start,
-            time_limit,
-        } = file.into_inner();
-        let time_limit = time_limit.map_or(TIME_LIMIT, |it| it.0);
-        #[cfg(feature = "qemu")]
-        let of_commands = program.is_some() || !verbs.is_empty();
-        let of_qemu = directory.is_some() || start.is_some();
-        match &kind[..] {
-            "commands" if of_qemu => Err(self.wrong(
-                &key,
-                at,
-                "`directory` and `start` go with `kind = \"qemu\"`",
-            )),
-            "commands" => self.commands(&key, at, verbs, program, time_limit),
-            #[cfg(feature = "qemu")]
-            "qemu" if of_commands => Err(self.wrong(
-                &key,
-                at,
-                "`program` and `verbs` go with `kind = \"commands\"`",
-            )),
-            #[cfg(feature = "qemu")]
-            "qemu" => self.qemu(&key, at, directory, start, time_limit),
+        let table = format!("{site}.connect");
+        let file = file.into_inner();
+        let default = SiteConnectOptions::default();
+        let tls = match (file.tls_cert, file.tls_key, file.tls_ca) {
+            (None, None, None) => None,
+            (Some(cert), Some(key), Some(ca)) => Some(TlsFiles {
+                cert: cert.0,
+                key: key.0,
+                ca: ca.0,
+            }),
             _ => {
-                let why = format!("`{kind}` is not a controller; there are `commands`, `qemu`");
-                Err(self.wrong(&key, at, why))
+                let why = "`tls_cert`, `tls_key` and `tls_ca` go together";
+                return Err(self.wrong(&table, at, why));
             }
+        };
+        if let (Some(name), None) = (&file.tls_name, &tls) {
+            let why = "goes with `tls_cert`, `tls_key` and `tls_ca`";
+            return Err(self.wrong(&format!("{table}.tls_name"), name.span().start, why));
         }
+        Ok(SiteConnectOptions {
+            rsh: file.rsh.map_or(default.rsh, |it| it.0),
+            remote_program: file
+                .remote_program
+                .map_or(default.remote_program, |it| it.0),
+            tls,
+            tls_name: file.tls_name.map(|it| it.into_inner().0),
+            timeout: file.timeout.map_or(default.timeout, |it| it.0),
+            state: file.state.map(|it| it.0),
+            limit_rate: file.limit_rate.map_or(0, |it| it.0),
+        })
     }
 
     fn commit(
@@ -236,5 +256,4 @@ impl Check<'_> {
 
 const DOWNTIME_BUDGET: Duration = Duration::from_secs(300);
 const PROTECTION_INTERVAL: Duration = Duration::from_secs(15 * 60);
-const TIME_LIMIT: Duration = Duration::from_secs(600);
 const MAX_PASSES: u32 = 8;

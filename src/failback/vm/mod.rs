@@ -5,6 +5,7 @@
 
 mod commands;
 mod facts;
+mod no_controller;
 #[cfg(feature = "qemu")]
 pub mod qemu;
 
@@ -12,6 +13,7 @@ use std::ops::Range;
 
 pub use commands::CommandController;
 pub use facts::Facts;
+pub(super) use no_controller::NoController;
 #[cfg(feature = "qemu")]
 pub use qemu::QemuController;
 

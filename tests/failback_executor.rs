@@ -14,15 +14,58 @@ use std::time::{Duration, Instant};
 
 use diskdelta::failback::executor::{Asked, Bell, Executor, Intervals, Mailbox, NoMailbox};
 use diskdelta::failback::machine::{
-    Amount, Disposition, JobMode, JobPhase, Reason, Request, Side, Spec,
+    Action, Amount, Checkpoint, Disposition, JobMode, JobPhase, Reason, Request, Side, Spec, Token,
+    VmSeen,
 };
 use diskdelta::failback::record::{JobRecord, Record};
+use diskdelta::failback::vm::{Call, Changes, VmController, try_controller};
 use diskdelta::journal::Reader;
 use diskdelta::storage::fault::{Fault, FaultDisk};
 use diskdelta::storage::{Access, Directory};
+use diskdelta::testing::controller_contract;
 use diskdelta::{ErrorKind, Result};
 
 use model::{Killed, Model};
+use vm::SimulatedVm;
+
+#[test]
+fn a_controller_keeps_its_contract_or_the_sentence_that_it_breaks_is_named() {
+    let vm = || SimulatedVm::new(false).with_disk("system", vec![0; 512]);
+    controller_contract(&vm());
+    let mut broken = Vec::new();
+    try_controller(&Forgetful(vm()), &mut |sentence, held| {
+        broken.extend(held.err().map(|_| sentence));
+    });
+    assert_eq!(broken, ["a command that comes late is refused"]);
+    broken.clear();
+    try_controller(&SimulatedVm::new(true), &mut |sentence, held| {
+        broken.extend(held.err().map(|_| sentence));
+    });
+    assert_eq!(broken, ["a look shows a VM that exists and is off"]);
+}
+
+/// Takes every token for a new one.
+struct Forgetful(SimulatedVm);
+
+impl VmController for Forgetful {
+    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        let newest = self.0.newest();
+        let token = Token {
+            sequence: newest.sequence + 1,
+            ..newest.max(call.token)
+        };
+        self.0.execute(&Call { token, ..*call }, action)
+    }
+
+    fn changes_since(
+        &self,
+        call: &Call<'_>,
+        since: Option<Checkpoint>,
+        from_snapshot: bool,
+    ) -> Result<Changes> {
+        self.0.changes_since(call, since, from_snapshot)
+    }
+}
 
 #[test]
 fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diskdelta::Location;
 use diskdelta::failback::machine::{Action, Checkpoint, Token, VmSeen};
-use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
+use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController, misdirected, verb};
 use diskdelta::{Error, ErrorKind, Result};
 
 /// A VM in memory. Clones are the same VM.
@@ -54,6 +54,11 @@ impl SimulatedVm {
     pub fn with_disk(self, identity: impl Into<String>, bytes: Vec<u8>) -> Self {
         self.look().disks.insert(identity.into(), bytes);
         self
+    }
+
+    /// The newest token that was seen.
+    pub fn newest(&self) -> Token {
+        self.look().newest
     }
 
     /// The VM itself; it stands still while this is held.
@@ -116,6 +121,9 @@ impl Simulation {
 
 impl VmController for SimulatedVm {
     fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        if verb(action).is_none() {
+            return Err(misdirected(action));
+        }
         self.once(call, |vm| match action {
             Action::Create => vm.seen.exists = true,
             Action::Fence => vm.seen.fenced = true,

@@ -4,6 +4,7 @@
 //! of each VM and refuses older ones, so that a late command cannot undo a newer one.
 
 mod commands;
+mod contract;
 mod facts;
 mod no_controller;
 #[cfg(feature = "qemu")]
@@ -12,6 +13,7 @@ pub mod qemu;
 use std::ops::Range;
 
 pub use commands::CommandController;
+pub use contract::try_controller;
 pub use facts::Facts;
 pub(super) use no_controller::NoController;
 #[cfg(feature = "qemu")]

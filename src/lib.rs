@@ -63,6 +63,7 @@
 //! | `nbd` | exports of NBD servers as sources |
 //! | `tls` | the service over TLS, and connections to it |
 //! | `failback` | jobs that bring running virtual machines home |
+//! | `encryption` | replicas of these jobs that are kept encrypted (age, about 100 crates) |
 //! | `qemu` | virtual machines under QEMU for these jobs |
 //! | `serde` | `Serialize` of reports, for JSON and the like |
 //! | `full` | all of them |

@@ -124,20 +124,14 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         "failback start",
         ["failback start plan.toml", "failback start plan.toml --yes"],
     ),
-    (
-        "failback resume",
-        ["failback resume shop", "failback resume shop --by alice"],
-    ),
+    ("failback run", ["failback run shop", "failback run --all"]),
     (
         "failback status",
         ["failback status", "failback status shop --watch"],
     ),
     (
         "failback complete",
-        [
-            "failback complete shop",
-            "failback complete shop --by alice",
-        ],
+        ["failback complete shop", "failback complete shop --wait"],
     ),
     (
         "failback abort",
@@ -156,15 +150,15 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ),
     (
         "failback commit",
-        ["failback commit shop", "failback commit shop --by alice"],
+        ["failback commit shop", "failback commit shop --wait"],
     ),
     (
         "failback reverse",
-        ["failback reverse shop", "failback reverse shop --by alice"],
+        ["failback reverse shop", "failback reverse shop --wait"],
     ),
     (
         "failback retry",
-        ["failback retry shop", "failback retry shop --by alice"],
+        ["failback retry shop", "failback retry shop --detach"],
     ),
     (
         "failback log",

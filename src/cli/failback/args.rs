@@ -40,19 +40,19 @@ pub(in crate::cli) struct Args {
 pub(super) enum Verb {
     /// Check the prerequisites of a plan one by one; changes nothing
     Check {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
     },
     /// Show what a plan would move, in which direction and how; changes nothing
     Plan {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
     },
     /// Begin a job, and run it
     Start {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
         /// Begin; without it, only show what would be done
@@ -61,18 +61,18 @@ pub(super) enum Verb {
         #[command(flatten)]
         how: How,
     },
-    /// Runs a job that its process has left, or every job that needs a process
+    /// Run a job that its process has left, or every job that needs a process
     #[command(visible_alias = "resume")]
     Run {
         #[arg(required_unless_present = "all")]
         job: Option<String>,
-        /// Runs all jobs that need a process, and those that come later, until it is stopped
+        /// Run all jobs that need a process, and those that come later, until it is stopped
         #[arg(long, conflicts_with = "job")]
         all: bool,
     },
     /// Show where jobs stand, and which requests they accept
     Status {
-        /// One line for each job, if none is named
+        /// Job [all, in one line each]
         job: Option<String>,
         /// Leave out jobs that are over, or superseded by a later one
         #[arg(long)]

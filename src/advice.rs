@@ -20,7 +20,7 @@ macro_rules! advices {
             SourceFormat(Cow<'static, str>),
             /// The target is of this format: name it.
             TargetFormat(Cow<'static, str>),
-            /// Pad the source with zeros up to a multiple of so many bytes.
+            /// Pad the source with zeros up to a multiple of this many bytes.
             Align(u64),
             /// Name this log, to go on with it.
             TrustLog(PathBuf),

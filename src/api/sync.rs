@@ -136,8 +136,8 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Uses the ranges of [`only`](Sync::only) with a target manifest although nothing tells whether
-    /// the target is as the last sync left it. A device is such a target.
+    /// Uses the ranges of [`only`](Sync::only) with a target manifest although it is not known
+    /// whether the target is as the last sync left it. A device is such a target.
     pub fn trust_target(mut self) -> Self {
         self.options.trust_target = true;
         self

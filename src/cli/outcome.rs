@@ -128,7 +128,8 @@ pub(super) fn misused(
     Exit::Error.into()
 }
 
-/// The same error with the words of the command line escaped and without secrets, where it is still the same then.
+/// The same error with the words of the command line escaped and without secrets, where it is
+/// still the same then.
 fn escaped(
     error: &clap::Error,
     parsed: impl FnOnce(Vec<String>) -> Option<clap::Error>,

@@ -22,8 +22,8 @@ const EXPERT: &str = "Expert";
 /// SOURCE and TARGET are paths of images or block devices, or ssh://[user@]host[:port]/path, or
 /// diskdelta://host[:port]/name at a service. A source may also be the export of an NBD server,
 /// nbd+unix:///EXPORT?socket=PATH, nbd://host[:port]/EXPORT, or over TLS nbds://host[:port]/EXPORT;
-/// ?bitmap=NAME takes a dirty bitmap as change map (as --changes does). A missing target is created,
-/// in the format of its extension (sparse raw, dynamic VHD or VHDX) or of --create.
+/// ?bitmap=NAME takes a dirty bitmap as change map (as --changes does). A missing target is
+/// created, in the format of its extension (sparse raw, dynamic VHD or VHDX) or of --create.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Image or device to read, on this host or another

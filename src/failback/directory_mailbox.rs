@@ -126,7 +126,7 @@ pub fn send(
     Err(Error::new(ErrorKind::InUse, text).advise("look at the job's state"))
 }
 
-/// Leaves a request for the next executor; nobody waits for its answer.
+/// Leaves a request for the next executor; its answer is not awaited.
 ///
 /// # Errors
 /// `NoSpace`, `Io`.
@@ -158,7 +158,7 @@ pub fn queued(directory: &dyn Directory) -> Result<Vec<(Request, String)>> {
 struct RequestFile {
     request: Request,
     by: String,
-    /// Nobody waits for the answer.
+    /// The answer is not awaited.
     #[serde(default)]
     queued: bool,
 }

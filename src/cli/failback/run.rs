@@ -155,7 +155,7 @@ impl Args {
                 Event::Changed { vm, state } => {
                     let mut line = text::state_line(&state);
                     let status = directory.status().ok();
-                    // Where somebody is waited for, what leads on.
+                    // Where the job waits, the next step.
                     if state.pending.is_none()
                         && let Some(next) = status.as_ref().and_then(status::next_step)
                     {
@@ -196,7 +196,7 @@ impl Args {
         Ok(requests::exit(why.as_ref(), context.work.cancel()))
     }
 
-    /// Runs every job that needs a process, each on a thread, until it is told to stop.
+    /// Runs every job that needs a process, each on a thread, until it is stopped.
     pub(super) fn run_all(&self, context: &Context) -> Ended {
         let cancel = context.work.cancel();
         let running: Mutex<BTreeMap<String, Option<Instant>>> = Mutex::default();

@@ -65,7 +65,7 @@ pub fn try_controller(
             trial.shows(Action::ShutDown, |vm| vm.exists && !vm.running)
         }),
         (
-            "where its disks can be read is told",
+            "the places of its disks are reported",
             |trial: &mut Trial<'_>| trial.tells_disks(),
         ),
         (

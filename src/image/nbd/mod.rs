@@ -1,8 +1,8 @@
 //! A small blocking NBD client: reads exports of other programs, above all of QEMU.
 //!
 //! Only what reading a disk needs: the fixed newstyle handshake over a Unix socket, TCP or TLS
-//! (STARTTLS), structured replies, `base:allocation` and `qemu:dirty-bitmap` as meta contexts, READ and BLOCK_STATUS. The
-//! server is not trusted: every length that it states is checked before anything follows from it.
+//! (STARTTLS), structured replies, `base:allocation` and `qemu:dirty-bitmap` as meta contexts, READ
+//! and BLOCK_STATUS. The server is not trusted: every length that it states is checked before anything follows from it.
 
 #[cfg(feature = "testing")]
 mod client;

@@ -199,7 +199,7 @@ impl Fault {
     }
 }
 
-/// One that carries something is told by the numbers after those of the others.
+/// One that carries something has the numbers after those of the others.
 fn put_advice(advice: &Advice, out: &mut Put) {
     let (number, text) = match advice {
         Advice::Words(words) => (WORDS, words.to_string()),

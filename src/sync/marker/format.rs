@@ -87,7 +87,7 @@ impl Marker {
             let error = Error::new(ErrorKind::Incomplete, what).leaving(self.leaves());
             return error
                 .advise(format!(
-                    "its sidecar, as the marker says, is {redo_log}; leave it to whoever holds it"
+                    "its sidecar, as the marker says, is {redo_log}; leave it to its holder"
                 ))
                 .or_advise(Advice::FindState);
         }

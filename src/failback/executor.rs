@@ -10,7 +10,7 @@ pub use super::bell::Bell;
 use super::disk_work::Done;
 use super::history::{History, now_ms};
 use super::machine::{
-    Command, CommitPolicy, Event, JobPhase, Machine, Problem, Request, State, Step,
+    Answer, Command, CommitPolicy, Event, JobPhase, Machine, Problem, Request, State, Step,
 };
 pub use super::mailbox::{Asked, Mailbox, NoMailbox};
 pub use super::perform::Resources;
@@ -67,9 +67,8 @@ impl Executor {
     ) -> Result<Self> {
         let mut journal = Writer::create(directory, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
-        let machine = Self::begin(&job);
-        let history = History::default();
-        Self::take_over(machine, journal, job, resources, intervals, history)
+        let begun = (Self::begin(&job), History::default());
+        Self::take_over(begun, journal, job, resources, intervals)
     }
 
     /// Takes a job over from the process that ran it before, and goes on from its journal.
@@ -91,9 +90,7 @@ impl Executor {
             let text = format!("record {sequence} of the journal: {e}");
             Error::new(e.kind(), text).at_path(directory.path().join(name))
         };
-        let mut job = None;
-        let mut state = None;
-        let mut history = History::default();
+        let (mut job, mut state, mut history) = (None, None, History::default());
         for entry in entries {
             match Record::decode(&entry.payload).map_err(|e| at(e, entry.sequence))? {
                 Record::Job(found) => job = Some(found),
@@ -113,7 +110,7 @@ impl Executor {
             Some(state) => Machine::resume(job.spec.clone(), state),
             None => Self::begin(&job),
         };
-        Self::take_over(machine, journal, job, resources, intervals, history)
+        Self::take_over((machine, history), journal, job, resources, intervals)
     }
 
     /// The machine of a job of which nothing was done yet.
@@ -124,12 +121,11 @@ impl Executor {
     }
 
     fn take_over(
-        machine: Machine,
+        (machine, history): (Machine, History),
         journal: Writer,
         job: JobRecord,
         resources: Resources,
         intervals: Intervals,
-        history: History,
     ) -> Result<Self> {
         let epoch = machine.state().last.epoch + 1;
         let mut executor = Executor {
@@ -291,9 +287,13 @@ impl Executor {
             listened.map(|()| done)
         })?;
         let Done { answer, detail } = done;
+        // What was stopped to leave the job is asked for anew by the next executor.
+        if mailbox.leave() && matches!(answer, Answer::Failed(_)) {
+            return Ok(());
+        }
         let token = command.token;
-        self.apply(Event::Answered { token, answer }, detail)?;
-        Ok(())
+        let answered = Event::Answered { token, answer };
+        self.apply(answered, detail).map(drop)
     }
 
     fn listen(
@@ -375,9 +375,7 @@ impl Executor {
         }
         Ok(step)
     }
-}
 
-impl Executor {
     /// Compacts a journal that has grown long, now and then. Where that fails the journal is good
     /// as it is, or says so itself at the next step.
     fn shorten(&mut self) {

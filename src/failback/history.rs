@@ -119,6 +119,7 @@ impl History {
                     (Some(Action::Restore { .. }), Answer::TrackingLost) => {
                         self.failed_restore = Some(failure(None));
                     }
+                    (Some(Action::Restore { .. }), Answer::Done) => self.failed_restore = None,
                     (Some(Action::Snapshot), Answer::Vm(_)) => self.snapshot_at_ms = at_ms,
                     (Some(Action::Copy(copy)), Answer::Copied(_)) => {
                         self.last_copy = Some(CopyDone {

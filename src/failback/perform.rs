@@ -56,9 +56,10 @@ impl Resources {
                 let source = self.vms.of(side.other());
                 Some(source.changes_since(call, since, copy.from_snapshot)?)
             }
-            Action::Restore { since } if since.is_some() => {
-                Some(self.vms.of(side).changes_since(call, since, false)?)
-            }
+            Action::Restore {
+                since,
+                compare: false,
+            } if since.is_some() => Some(self.vms.of(side).changes_since(call, since, false)?),
             // Nothing equals what is not known.
             Action::CheckBaseline { expected: None } => return Ok(Answer::Baseline(false).into()),
             _ => None,

@@ -126,7 +126,7 @@ impl FakeVms {
     pub fn was_cut(&self) {
         assert!(self.path("cut").exists(), "the line was never cut");
         let log = self.ok(&["log", "shop"]).to_string();
-        assert!(log.contains("closed the line"), "{log}");
+        assert!(log.contains("closed the connection"), "{log}");
     }
 
     /// What stands in for ssh, put there at once.

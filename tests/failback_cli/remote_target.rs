@@ -246,7 +246,7 @@ fn a_line_that_is_cut_while_a_disk_is_written_there_leaves_it_unbootable_and_is_
         assert!(killed.unwrap().success());
         wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
         let log = fake_vms.ok(&["log", "shop"]).to_string();
-        assert!(log.contains("closed the line"), "{log}");
+        assert!(log.contains("closed the connection"), "{log}");
         assert!(log.contains("ssh://me@primary.example"), "{log}");
         homecoming(&fake_vms, &mut runner);
     }

@@ -105,7 +105,7 @@ fn a_refusal_says_what_goes_on_who_asked_for_it_and_what_may_be_asked() {
         for part in [
             "the source is being shut down",
             "operator asked complete 0.",
-            "you may ask: abort",
+            "you may ask: `failback abort shop`",
         ] {
             assert!(refused.contains(part), "{part}: {refused}");
         }
@@ -119,7 +119,7 @@ fn a_retry_takes_a_job_up_that_was_mended_and_the_job_goes_on() {
     fs::write(&running, "").unwrap();
     let plan = fake_vms.plan();
     let refused = fake_vms.refused(&["start", plan.to_str().unwrap(), "--yes"]);
-    assert!(refused.contains("failback run shop"), "{refused}");
+    assert!(refused.contains("failback retry shop"), "{refused}");
     fs::remove_file(&running).unwrap();
     let mut runner = fake_vms.spawn(&["retry", "shop"]);
     fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");

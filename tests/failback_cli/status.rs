@@ -150,6 +150,64 @@ fn a_job_that_stands_still_says_when_it_is_tried_again() {
 }
 
 #[test]
+fn a_restore_compares_where_what_the_target_wrote_was_not_tracked() {
+    let fake_vms = FakeVms::new(&["db1"]).with_job("keep_undo = true");
+    let before = read(fake_vms.target("db1"));
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+    fs::write(fake_vms.site("primary", "db1").join("notrack"), "").unwrap();
+    fake_vms.ok(&["undo", "shop", "--accept-loss", "--restore"]);
+    runner.end();
+    let vm = &fake_vms.status()["vms"][0];
+    assert_eq!(vm["phase"], "rolled-back");
+    assert_eq!(vm["disposition"], "restored");
+    assert!(vm["failed_restore"].is_null(), "{vm:#}");
+    assert!(read(fake_vms.target("db1")) == before, "bit for bit");
+    assert!(fake_vms.is("recovery", "db1", "running"));
+    let log = printed(&fake_vms, &["log", "shop"], 1000);
+    shows(
+        &log,
+        &["not tracked", "restore, by comparing all of it: done"],
+    );
+}
+
+#[test]
+fn what_does_not_hold_any_more_is_found_before_the_source_is_shut_down() {
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let resize = |bytes| {
+        let mut options = fs::OpenOptions::new();
+        let target = options.write(true).open(fake_vms.blocked("db1"));
+        target.unwrap().set_len(bytes).unwrap();
+    };
+    resize(5 << 20);
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait(&mut runner, "the doubt", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    let vm = &status["vms"][0];
+    assert_eq!(
+        (&vm["phase"], &vm["problem"]),
+        (&json!("quiescing"), &json!("unfit"))
+    );
+    assert!(
+        vm["detail"].as_str().unwrap().contains("5242880 bytes"),
+        "{vm:#}"
+    );
+    assert!(vm["down_since_ms"].is_null() && fake_vms.is("recovery", "db1", "running"));
+    let calls = fs::read_to_string(fake_vms.site("recovery", "db1").join("calls")).unwrap();
+    assert!(!calls.contains("shut-down"), "{calls}");
+    resize(4 << 20);
+    fake_vms.ok(&["retry", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
+}
+
+#[test]
 fn a_group_is_offered_only_what_it_can_still_do() {
     let fake_vms = FakeVms::new(&["db1", "web1"]);
     let mut runner = fake_vms.start();

@@ -65,7 +65,7 @@ snapshot) cp "$disk" "snapshot-$disk" ;;
 release) rm -f "snapshot-$disk" ;;
 changes-since)
     since=$(text since)
-    if [ -n "$since" ] && [ ! -e "track.$since" ]; then
+    if [ -n "$since" ] && { [ ! -e "track.$since" ] || [ -e notrack ]; }; then
         echo '{"tracking_lost": true}'
         exit
     fi

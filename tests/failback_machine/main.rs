@@ -44,6 +44,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
         job.sent(),
         [
             "target VM Inspect",
+            "target disk Check",
             "source VM ShutDown",
             "source VM Fence",
             "target disk Copy changes",
@@ -339,6 +340,41 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
 }
 
 #[test]
+fn a_restore_that_fails_compares_and_where_that_fails_too_says_so_in_the_end() {
+    for compares in [true, false] {
+        let mut job = Job::new(Spec::new(JobMode::Delta).with_keep_undo(true));
+        job.ask(Request::Start);
+        job.ask(Request::Complete);
+        job.ask_only(Request::Undo {
+            accept_loss: true,
+            restore: true,
+        });
+        let mut tried = 0;
+        while let Some(command) = job.machine.state().pending {
+            let Action::Restore { since, compare } = command.action else {
+                job.answer();
+                continue;
+            };
+            assert!(since.is_some() && compare == (tried > 0));
+            tried += 1;
+            if compare && compares {
+                job.answer();
+                continue;
+            }
+            job.event(Event::Answered {
+                token: command.token,
+                answer: Answer::TrackingLost,
+            });
+        }
+        let disposition = match compares {
+            true => Disposition::Restored,
+            false => Disposition::BlockedInconsistent,
+        };
+        assert_eq!((job.phase(), tried), (JobPhase::RolledBack(disposition), 2));
+    }
+}
+
+#[test]
 fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ran() {
     let mut job = Job::new(Spec::new(JobMode::Delta).with_keep_undo(true));
     job.ask(Request::Start);
@@ -347,7 +383,11 @@ fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ra
     job.ask_only(Request::Cancel { restore: true });
     job.answer();
     let restore = job.machine.state().pending.map(|command| command.action);
-    assert_eq!(restore, Some(Action::Restore { since: None }));
+    let since_nothing = Action::Restore {
+        since: None,
+        compare: false,
+    };
+    assert_eq!(restore, Some(since_nothing));
 }
 
 #[test]
@@ -368,6 +408,8 @@ fn a_target_that_somebody_runs_is_left_alone() {
 fn what_is_answered_but_not_seen_to_be_so_is_tried_again() {
     let mut job = ready();
     job.ask_only(Request::Complete);
+    // The target answers, and the prerequisites hold still.
+    job.answer();
     job.answer();
     let command = job.machine.state().pending.unwrap();
     assert_eq!(command.action, Action::ShutDown);

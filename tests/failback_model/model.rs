@@ -501,9 +501,10 @@ impl Model {
                 site.blocked = false;
                 Answer::Done
             }
-            Action::Restore { since }
-                if since.is_some_and(|c| !checkpoints.iter().any(|(t, _)| *t == c.0)) =>
-            {
+            Action::Restore {
+                since,
+                compare: false,
+            } if since.is_some_and(|c| !checkpoints.iter().any(|(t, _)| *t == c.0)) => {
                 Answer::TrackingLost
             }
             Action::Restore { .. } => {

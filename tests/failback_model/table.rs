@@ -46,8 +46,9 @@ pub fn map_action(action: Action, map: &mut impl FnMut(Token) -> Token) -> Actio
         Action::ArmTracking { keep } => Action::ArmTracking {
             keep: keep.map(|c| Checkpoint(map(c.0))),
         },
-        Action::Restore { since } => Action::Restore {
+        Action::Restore { since, compare } => Action::Restore {
             since: since.map(|c| Checkpoint(map(c.0))),
+            compare,
         },
         Action::Copy(copy) => Action::Copy(Copy {
             amount: map_amount(copy.amount, map),

@@ -183,7 +183,8 @@ pub(super) fn refusal(error: Error, directory: &JobDirectory) -> Error {
         let when = ago(last.at_ms, job.at_ms);
         said.push(format!("{} asked {} {when}", last.by, asks(last.request)));
     }
-    let allowed: Vec<String> = job.allowed.iter().map(|it| asks(*it)).collect();
+    let command = |it: &Request| format!("`failback {} {}`", asks(*it), job.job);
+    let allowed: Vec<String> = job.allowed.iter().map(command).collect();
     said.push(match allowed.is_empty() {
         true => "nothing can be asked now".to_owned(),
         false => format!("you may ask: {}", allowed.join(", ")),

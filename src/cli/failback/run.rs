@@ -184,10 +184,7 @@ impl Args {
                 }
             }
         });
-        ran.map_err(|error| match asked {
-            Some(_) => requests::refusal(error, &directory),
-            None => error,
-        })?;
+        ran.map_err(|error| requests::refusal(error, &directory))?;
         let status = directory.status()?;
         context.print(&status, || status::status(&status))?;
         if context.work.cancel().is_cancelled() {

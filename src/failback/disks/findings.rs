@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::units::format_size;
 
 /// Something that was checked.
@@ -24,6 +24,9 @@ pub struct Prerequisite {
     /// What the disk will take, where that was looked at on this host.
     #[serde(skip)]
     pub(in crate::failback) room: Option<Room>,
+    /// A marker of an unfinished sync is in the way; its guest may take it away.
+    #[serde(skip)]
+    pub(super) is_marker: bool,
 }
 
 impl Prerequisite {
@@ -35,6 +38,7 @@ impl Prerequisite {
             text,
             holds: false,
             room: None,
+            is_marker: false,
         }
     }
 }
@@ -153,6 +157,9 @@ impl List<'_> {
             }
             Err(error) => {
                 self.fails(check, error.to_string());
+                if let (Some(last), true) = (self.all.last_mut(), is_marker(&error)) {
+                    last.is_marker = true;
+                }
                 None
             }
         }
@@ -164,6 +171,13 @@ impl List<'_> {
             ..Prerequisite::failed(check, self.disk, text)
         });
     }
+}
+
+fn is_marker(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::MarkerInData | ErrorKind::Incomplete
+    )
 }
 
 #[cfg(test)]

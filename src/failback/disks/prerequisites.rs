@@ -26,7 +26,10 @@ impl HostDisks {
                 continue;
             };
             let source_bytes = source.disk_bytes;
-            if let Some(bytes) = disk.bytes {
+            // A source may have grown since the first pass: the target grows with it.
+            let known = self.state(side, index).and_then(|state| state.current());
+            let is_begun = matches!(known, Ok(Some(_)));
+            if let Some(bytes) = disk.bytes.filter(|_| !is_begun) {
                 list.size("source size", bytes, source_bytes);
             }
             let from = self.disk_path(side.other(), index);
@@ -52,8 +55,18 @@ impl HostDisks {
             }
             let may_be_longer = disk.may_be_longer();
             match held {
+                // What a pass was made onto is not made anew.
+                None if is_begun && matches!(disk_path.found_name(), Ok(FoundName::Missing)) => {
+                    list.fails("target disk", disk_path.gone().to_string());
+                }
                 Some(held) => {
-                    list.size("replica size", source_bytes, held.disk_len());
+                    let len = held.disk_len();
+                    let grows = is_begun && len < source_bytes;
+                    list.size(
+                        "replica size",
+                        source_bytes,
+                        if grows { source_bytes } else { len },
+                    );
                     if disk_path.is_device {
                         self.target_device(&mut list, &disk_path, &source, may_be_longer);
                     }
@@ -88,7 +101,7 @@ impl HostDisks {
         may_be_longer: bool,
     ) {
         let found_name = list.take("target name", disk_path.found_name());
-        let path = match found_name {
+        let path = match &found_name {
             None => return,
             Some(FoundName::Missing) if self.create && !disk_path.is_device => {
                 list.holds("target disk", "is missing, and will be made".to_owned());
@@ -103,7 +116,7 @@ impl HostDisks {
             Some(FoundName::Left(path)) => {
                 let text = format!("is taken over as it was left: {}", path.display());
                 list.holds("target disk", text);
-                Some(path)
+                Some(path.clone())
             }
         };
         if disk_path.is_device {
@@ -117,7 +130,9 @@ impl HostDisks {
             let found = target.disk_len();
             // Formats that count in sectors round up.
             let rounded = source.disk_bytes.div_ceil(SECTOR) * SECTOR;
-            match found == rounded {
+            let grows = found_name == Some(FoundName::Blocked) && found < rounded;
+            match grows || found == rounded {
+                true if grows => list.holds("target size", format!("grows to {rounded} bytes")),
                 true => list.size("target size", rounded, found),
                 false => list.size("target size", source.disk_bytes, found),
             }

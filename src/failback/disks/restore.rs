@@ -7,13 +7,14 @@ use super::pass::{CREATED, whole};
 use super::source_disk::open_to_write;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::DiskCommand;
-use crate::failback::machine::Side;
+use crate::failback::machine::{Action, Side};
 use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::storage::FileRef;
 use crate::sync::{Mode, Recovered, SyncOptions, undo};
 
-/// Makes one disk what it was before the job. It stands under its blocked name.
+/// Makes one disk what it was before the job. It stands under its blocked name. What its own VM
+/// wrote since is in `written`; where that is not known, it is found by comparing.
 pub(super) fn restore(
     disks: &HostDisks,
     command: &DiskCommand<'_>,
@@ -39,7 +40,8 @@ pub(super) fn restore(
     if exists(&disk_path.before)? {
         return put_back(&disk_path);
     }
-    if command.changes.is_some() && !state.is_noted(REVERTED)? {
+    let compares = matches!(command.action, Action::Restore { compare: true, .. });
+    if (compares || command.changes.is_some()) && !state.is_noted(REVERTED)? {
         take_back(disks, command, index, &disk_path, work)?;
         // Not twice: from here on the ways back lead further down.
         state.note(REVERTED)?;
@@ -98,21 +100,28 @@ fn take_back(
     work: &Work,
 ) -> Result<()> {
     let identity = &disks.disks[index].identity;
-    let changed = command
-        .changes_of(identity)?
-        .changed
-        .clone()
-        .ok_or_else(|| {
-            let text = format!("no changes are known of disk `{identity}`");
-            Error::new(ErrorKind::Malformed, text)
-        })?;
+    // Without changes all is compared.
+    let changed = match command.changes {
+        None => None,
+        Some(_) => Some(
+            command
+                .changes_of(identity)?
+                .changed
+                .clone()
+                .ok_or_else(|| {
+                    let text = format!("no changes are known of disk `{identity}`");
+                    Error::new(ErrorKind::Malformed, text)
+                })?,
+        ),
+    };
     let source = disks.source_disk(command.side.other(), index, false, work)?;
     // The target may be longer, and trackers count in blocks.
-    let changed = RangeSet::of(changed).inside(0..source.disk_len()).collect();
+    let inside = 0..source.disk_len();
+    let changed = changed.map(|it| RangeSet::of(it).inside(inside).collect());
     let target = open_to_write(&disk_path.blocked, disk_path.format)?;
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
-        .with_change_map(Some(changed));
+        .with_change_map(changed);
     source.sync_onto(target.target(), &options, work).map(drop)
 }
 

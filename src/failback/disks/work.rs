@@ -11,7 +11,7 @@ use super::source_disk::{SourceDisk, open_to_write};
 use super::{pass, restore};
 use crate::error::Result;
 use crate::failback::disk_work::{DiskCommand, Done};
-use crate::failback::machine::{Action, Answer, Side, Token};
+use crate::failback::machine::{Action, Answer, Problem, Side, Token};
 use crate::failback::vm::{DiskChanges, misdirected};
 use crate::hash::Hash;
 use crate::progress::Work;
@@ -100,11 +100,17 @@ impl HostDisks {
 
     fn check(&self, side: Side) -> Done {
         let all = self.prerequisites(side);
-        let failed = all.iter().filter(|it| !it.holds);
-        let texts = failed.map(|it| format!("{}: {}: {}", it.check, it.disk, it.text));
-        match texts.collect::<Vec<_>>() {
-            texts if texts.is_empty() => Answer::Done.into(),
-            texts => Done::unfit(texts.join("; ")),
+        let failed: Vec<_> = all.iter().filter(|it| !it.holds).collect();
+        let texts = failed.iter();
+        let texts = texts.map(|it| format!("{}: {}: {}", it.check, it.disk, it.text));
+        let text = texts.collect::<Vec<_>>().join("; ");
+        match failed.iter().all(|it| it.is_marker) {
+            _ if failed.is_empty() => Answer::Done.into(),
+            true => Done {
+                answer: Answer::Failed(Problem::Marked),
+                detail: Some(text),
+            },
+            false => Done::unfit(text),
         }
     }
 

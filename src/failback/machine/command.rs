@@ -165,7 +165,8 @@ impl fmt::Display for Action {
             Action::Verify => "read back what was copied",
             Action::Prove => "read whole, to prove it equal",
             Action::CheckBaseline { .. } => "check the baseline",
-            Action::Restore { .. } => "restore",
+            Action::Restore { compare: false, .. } => "restore",
+            Action::Restore { compare: true, .. } => "restore, by comparing all of it",
         };
         f.write_str(text)
     }
@@ -239,6 +240,9 @@ pub enum Action {
     Restore {
         /// From when on the disk's own VM may have written.
         since: Option<Checkpoint>,
+        /// What it wrote is not tracked: the disk is compared with the other side's, whole.
+        #[serde(default)]
+        compare: bool,
     },
 }
 

@@ -251,6 +251,15 @@ impl Machine {
         };
         state.pending = None;
         match (command.resource, command.action, *answer) {
+            // The other side's disk still holds all that it needs.
+            (
+                _,
+                Action::Restore {
+                    since: Some(_),
+                    compare: false,
+                },
+                Answer::Failed(_) | Answer::TrackingLost,
+            ) => state.restore_compares = true,
             (_, Action::Restore { .. }, Answer::Failed(_) | Answer::TrackingLost) => {
                 state.asked.restore = false;
             }

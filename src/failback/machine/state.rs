@@ -165,6 +165,9 @@ pub struct State {
     pub written: bool,
     /// The target's disk is what it was before the job.
     pub restored: bool,
+    /// What its own VM wrote is not known: a restore compares.
+    #[serde(default)]
+    pub restore_compares: bool,
     /// The root of the target as verified: what it is started with.
     pub root: Option<Hash>,
     /// The source's disks, read whole, have that root.
@@ -229,6 +232,7 @@ impl State {
             touched: false,
             written: false,
             restored: false,
+            restore_compares: false,
             root: None,
             proven: false,
             baseline_checked: false,
@@ -293,8 +297,10 @@ impl State {
             }
             JobPhase::Quiescing => {
                 self.pass = Pass::default();
-                // The target must answer now, before the source is shut down.
+                // The target must answer now, before the source is shut down, and what held when
+                // the job began must hold still.
                 self.vms.target = None;
+                self.checked = false;
             }
             // The source's disk is now the passive one, and equal to the target's.
             JobPhase::Activating => {

@@ -61,6 +61,8 @@ static QUIESCING: &[Row] = &[
     unless(TARGET_FENCED, vm(Target, FENCE)),
     unless(TARGET_OFF, stop(Problem::TargetRuns)),
     unless(TARGET_BLOCKED, disk(Target, BLOCK)),
+    // What does not hold any more is found while the source still runs.
+    unless(PREREQUISITES_HOLD, disk(Target, CHECK)),
     unless(SOURCE_OFF, vm(Source, SHUT_DOWN)),
     unless(SOURCE_FENCED, vm(Source, FENCE)),
     go(|_, _| JobPhase::FinalSync),
@@ -256,6 +258,7 @@ const RESTORE: Ask = |_, state| Action::Restore {
     since: (state.phase == JobPhase::RollingBack)
         .then(|| state.base())
         .flatten(),
+    compare: state.restore_compares,
 };
 
 const WAIT: Otherwise = Otherwise::Wait;

@@ -199,7 +199,7 @@ impl AgentRequest {
                         (false, false)
                     }
                     Action::Copy(_) => (true, false),
-                    Action::Restore { since } => (since.is_some(), false),
+                    Action::Restore { since, compare } => (since.is_some() && !compare, false),
                     Action::CheckBaseline { .. } => (false, true),
                     // Of a VM, or done by the end that runs the job.
                     _ => return Err(wrong()),

@@ -9,7 +9,6 @@ mod log;
 mod marker;
 mod options;
 mod recovery;
-mod redo;
 mod report;
 mod scan;
 mod source;

@@ -20,6 +20,7 @@ use crate::sync::log::kept_log;
 use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::{Marker, can_carry};
 use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::redo::{FinalState, Redo};
 use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{
     Guard, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len, set_marker,
@@ -27,7 +28,6 @@ use crate::sync::marker::set_lift::{
 use crate::sync::options::Safety;
 use crate::sync::recovery::recover::{Recovered, finish, lost};
 use crate::sync::recovery::state::{self, FoundState, Touch};
-use crate::sync::redo::{FinalState, Redo};
 use crate::sync::with_advice;
 use crate::units::BlockSize;
 

@@ -19,6 +19,7 @@ use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
 use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::redo::{FinalState, Redo};
 use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{
     Guard, begin_mend, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len,
@@ -26,7 +27,6 @@ use crate::sync::marker::set_lift::{
 };
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::recovery::recover::lost;
-use crate::sync::redo::{FinalState, Redo};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::differences;
 use crate::sync::scan::target_manifest::Keeper;

@@ -19,9 +19,9 @@ use crate::sync::endpoint::target::LOG_SUFFIX;
 use crate::sync::job::read_job;
 use crate::sync::log::sidecar;
 use crate::sync::marker::format::Marker;
+use crate::sync::marker::redo::Redo;
 use crate::sync::options::Safety;
 use crate::sync::recovery::recover::{Recovered, recover};
-use crate::sync::redo::Redo;
 
 /// The leavings of one sync that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]

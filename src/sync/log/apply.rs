@@ -12,10 +12,10 @@ use crate::storage::Storage;
 use crate::sync::commit::atomic::ApplyContext;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Marker;
+use crate::sync::marker::redo::Redo;
 use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{Guard, begin_marker, lift_marker, open_overlay};
 use crate::sync::options::{Safety, Verify};
-use crate::sync::redo::Redo;
 
 /// A complete redo log that was checked, and the room for it.
 pub(in crate::sync) struct Checked<'a> {

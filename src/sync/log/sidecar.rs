@@ -12,7 +12,7 @@ use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;
 use crate::sync::marker::overlay::OverlayStorage;
-use crate::sync::redo::{FinalState, Redo};
+use crate::sync::marker::redo::{FinalState, Redo};
 use crate::target_state::TargetState;
 
 /// A sidecar being written.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::format::{Marker, SECTOR, regions, sentinel};
 use super::in_data;
 use super::overlay::OverlayStorage;
+use super::redo::Redo;
 use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::redo::Redo;
 
 /// The bytes of `storage` where the marker lies, or would lie, of a target that was `target_len`
 /// bytes long when it was marked; as far as the storage now reaches.

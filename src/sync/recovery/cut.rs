@@ -4,7 +4,7 @@ use crate::delta::{Header, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::marker::format::Marker;
-use crate::sync::redo::Redo;
+use crate::sync::marker::redo::Redo;
 
 /// A marked target that lost bytes at its end, which nothing brings back.
 #[derive(Debug, Clone, PartialEq, Eq)]

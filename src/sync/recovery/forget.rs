@@ -29,10 +29,10 @@ use crate::sync::log::redo_log::push_patches;
 use crate::sync::log::sidecar::{fresh_log, remove_fresh};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
+use crate::sync::marker::redo::Redo;
 use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{begin_repoint, read_regions, sentinel_len};
 use crate::sync::options::{Safety, Verify};
-use crate::sync::redo::Redo;
 use crate::units::BlockSize;
 
 /// What giving a marker up has left.

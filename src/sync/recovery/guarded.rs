@@ -11,8 +11,8 @@ use crate::setters::setters;
 use crate::storage::{Access, Storage};
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::{Marker, SECTOR, can_carry, regions};
+use crate::sync::marker::redo::Redo;
 use crate::sync::marker::set_lift::sentinel_len;
-use crate::sync::redo::Redo;
 
 /// What is known of the bytes under a marker whose log is lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use crate::sync::log::sidecar::{self, fresh_log};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data::begins_with_guest_data;
 use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::redo::{FinalState, Redo};
 use crate::sync::marker::set_lift::{read_regions, sentinel_len};
-use crate::sync::redo::{FinalState, Redo};
 
 /// What a target and its redo log together say.
 pub(in crate::sync) enum FoundState {

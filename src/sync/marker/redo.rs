@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::job::Job;
-use super::marker::format::{Marker, regions};
+use super::format::{Marker, regions};
 use crate::delta::{Bookkeeping, Delta, FrameKind, VerifiedFrame};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::progress::Work;
+use crate::sync::job::Job;
 
 /// Saved ranges, last tables and lengths, gathered from a redo log or sidecar; new tables, of which
 /// there may be any number, are read from it when they are needed.

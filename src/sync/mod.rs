@@ -1,5 +1,6 @@
 //! The whole job: find what differs, log it, apply it, verify it; and recovery.
 
+mod advice;
 mod commit;
 mod endpoint;
 mod export;
@@ -22,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
+use crate::sync::advice::with_advice;
 use crate::target_state::TargetState;
 use crate::units::check_change_map;
 use endpoint::source::SyncContext;
@@ -360,48 +362,6 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
     }
     // The first error says more than one from cleaning up.
     let _ = crate::manifest::forget_left(file_ref);
-}
-
-/// Says what an error means for the target, unless a callee has.
-fn with_advice(error: Error, target: &Target) -> Error {
-    let marker = marker_of(target);
-    let error = leaving(error, &marker);
-    if !error.advice().is_empty() {
-        return error;
-    }
-    match marker {
-        // It may be new by now.
-        Ok(None) if error.is_forbidden() => error
-            .advise("the target is whole; run it again where the log may be written")
-            .or_advise(Advice::LogDirectory),
-        Ok(None) if error.kind() == ErrorKind::NoSpace => {
-            error.advise("the target is whole; make room there and run it again")
-        }
-        Ok(None) => error.advise("the target is whole; run it again"),
-        Ok(Some(marker)) if marker.held => error
-            .advise("the target is held")
-            .or_advise(Advice::FindState),
-        Ok(Some(marker)) if marker.safety == Safety::InPlace => {
-            commit::in_place::needs_rerun(error)
-        }
-        _ => log::apply::needs_recovery(error),
-    }
-}
-
-/// The error, with what became of the target, which carries `marker` now.
-fn leaving(error: Error, marker: &Result<Option<Marker>>) -> Error {
-    match marker {
-        Ok(None) => error.leaving(TargetState::Complete),
-        Ok(Some(marker)) => error.leaving(marker.leaves()),
-        Err(_) => error,
-    }
-}
-
-fn marker_of(target: &Target) -> Result<Option<Marker>> {
-    target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => Marker::find(&*storage),
-        None => Ok(None),
-    })
 }
 
 fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {

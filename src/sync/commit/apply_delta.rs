@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::atomic::{ApplyContext, carry_out, push_again, untouched};
+use super::atomic::{ApplyContext, carry_out};
 use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage, refuse_overlap};
+use crate::sync::advice::{untouched, with_advice};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::target::Target;
@@ -15,11 +16,11 @@ use crate::sync::job::Job;
 use crate::sync::log::apply::holds;
 use crate::sync::log::kept_log;
 use crate::sync::log::redo_log::LogWriter;
+use crate::sync::log::redo_log::push_again;
 use crate::sync::options::{Mode, Safety, SyncOptions, Verify};
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::report::{Outcome, SyncReport, Verified};
-use crate::sync::with_advice;
 
 /// How a delta's base is recognised in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

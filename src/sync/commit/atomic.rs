@@ -4,21 +4,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::resume;
 use crate::advice::Advice;
-use crate::delta::{
-    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
-};
+use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, reverse};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
 use crate::progress::Work;
-use crate::storage::{Access, FileRef, Privacy, Storage};
+use crate::storage::{FileRef, Privacy, Storage};
+use crate::sync::advice::untouched;
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
 use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
 use crate::sync::log::apply::{Check, apply, check_redo_log};
+use crate::sync::log::previous::{remove_previous, retire, stash};
 use crate::sync::log::redo_log::LogWriter;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
@@ -161,7 +161,8 @@ pub(in crate::sync) fn carry_out(
         }
         return Err(untouched(logged(error)));
     }
-    apply(target, storage, &redo_log, checked, &apply_context, work)?;
+    let ApplyContext { verify, check, .. } = apply_context;
+    apply(target, storage, &redo_log, checked, verify, check, work)?;
     retire(target.redo_log())?;
     Ok(Some(logged_bytes))
 }
@@ -179,44 +180,6 @@ fn record_intent(redo_log: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
     keeper.make_durable()?;
     let ranges = ranges.into_inner().unwrap_or_else(PoisonError::into_inner);
     keeper.record_intent(ranges.into_set().into_vec())
-}
-
-/// Removes a redo log whose work is done. Durable when it returns.
-///
-/// # Errors
-/// `Io`.
-pub(in crate::sync) fn retire(redo_log: &FileRef) -> Result<()> {
-    redo_log.remove_if_there()?;
-    redo_log.directory().sync()
-}
-
-/// Removes the redo log of an earlier run that was stashed; whether there was one. Durable once the
-/// directory is synced.
-///
-/// # Errors
-/// `Io`.
-pub(in crate::sync) fn remove_previous(redo_log: &FileRef) -> Result<bool> {
-    let previous = previous_log(redo_log);
-    let was_there = previous.is_there()?;
-    if was_there {
-        previous.remove_own_if_there()?;
-    }
-    Ok(was_there)
-}
-
-/// Logs a guest frame of another delta file; passes others over.
-///
-/// # Errors
-/// Those of [`LogWriter::push`].
-pub(in crate::sync) fn push_again(
-    log_writer: &LogWriter<'_>,
-    frame: &VerifiedFrame<'_>,
-) -> Result<()> {
-    let extent = match frame.header().kind {
-        FrameKind::Data => Extent::data(frame.range()),
-        _ => Extent::zero(frame.range()),
-    };
-    Frame::again(frame).map_or(Ok(()), |frame| log_writer.push(extent, &frame))
 }
 
 /// Finds what moves and logs it; `previous` is the redo log of a run that did not finish.
@@ -275,32 +238,6 @@ fn frame_of<'a>(difference: &Difference<'a>, old: Old) -> (Extent, Frame<'a>) {
     }
 }
 
-/// Where the redo log of an earlier run waits while a new one is written.
-pub(in crate::sync) fn previous_log(redo_log: &FileRef) -> FileRef {
-    redo_log.hidden_sibling("previous")
-}
-
-/// Moves a redo log that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the newer one was to take all of it over and did not get that far. Durable once the
-/// directory is synced.
-///
-/// # Errors
-/// `Io`.
-pub(in crate::sync) fn stash(redo_log: &FileRef) -> Result<Option<FileRef>> {
-    let aside = previous_log(redo_log);
-    let there =
-        |file_ref: &FileRef| Ok::<_, Error>(file_ref.open_own_if_there(Access::Read)?.is_some());
-    if there(redo_log)? {
-        if there(&aside)? {
-            redo_log.remove_if_there()?;
-        } else {
-            redo_log.directory().rename(redo_log.name(), aside.name())?;
-        }
-        return Ok(Some(aside));
-    }
-    Ok(there(&aside)?.then_some(aside))
-}
-
 /// Writes the way back, durably, while the target still holds the old bytes.
 fn write_undo(redo_log: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) -> Result<()> {
     let header = Header {
@@ -339,19 +276,6 @@ fn logged(error: Error) -> Error {
     error
         .or_advise("the redo log is kept: run the same again to go on with it")
         .or_advise(Advice::Discard)
-}
-
-pub(in crate::sync) fn untouched(error: Error) -> Error {
-    let error = error.leaving(TargetState::Untouched);
-    if !error.advice().is_empty() {
-        return error;
-    }
-    if error.is_forbidden() {
-        return error
-            .advise("the target is untouched")
-            .or_advise(Advice::LogDirectory);
-    }
-    error.advise("the target is untouched")
 }
 
 /// For the intents of a target manifest, which are rounded out to few ranges anyway.

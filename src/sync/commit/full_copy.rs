@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::atomic::remove_previous;
 use crate::advice::Advice;
 use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,18 +14,14 @@ use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
 use crate::sync::endpoint::source::SyncContext;
-use crate::sync::endpoint::target::Target;
+use crate::sync::endpoint::target::{Target, new_file};
+use crate::sync::log::previous::remove_previous;
 use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::verify::verify_all;
 use crate::target_state::TargetState;
-
-/// Where a full copy onto the file at `file_ref` grows.
-pub(in crate::sync) fn new_file(file_ref: &FileRef) -> FileRef {
-    file_ref.hidden_sibling(NEW_SUFFIX)
-}
 
 /// Copies all of the source to a new file and gives it the target's name. `old` is the target
 /// that is there now, and the file that it lies in; it is not read, but its kind and attributes
@@ -429,6 +424,3 @@ pub(in crate::sync) fn make_like(
     notes.extend(directory.copy_attributes(model.name(), fresh.name())?);
     Ok(())
 }
-
-/// What is added to a target's name to make that of its copy.
-pub(in crate::sync) const NEW_SUFFIX: &str = "diskdelta-new";

@@ -6,17 +6,18 @@
 
 use std::sync::Arc;
 
-use super::atomic::retire;
 use crate::delta::{Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{FileRef, Storage};
+use crate::sync::advice::with_advice;
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
 use crate::sync::log::kept_log;
+use crate::sync::log::previous::retire;
 use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::{Marker, can_carry};
 use crate::sync::marker::overlay::OverlayStorage;
@@ -28,7 +29,6 @@ use crate::sync::marker::set_lift::{
 use crate::sync::options::Safety;
 use crate::sync::recovery::recover::{Recovered, finish, lost};
 use crate::sync::recovery::state::{self, FoundState, Touch};
-use crate::sync::with_advice;
 use crate::units::BlockSize;
 
 /// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the marker, and

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::atomic::{remove_previous, retire};
 use super::hold;
 use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
@@ -12,9 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut, Patch};
 use crate::manifest::Gathered;
 use crate::storage::Storage;
+use crate::sync::advice::needs_rerun;
 use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::job::Job;
+use crate::sync::log::previous::{remove_previous, retire};
 use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
@@ -96,26 +97,6 @@ pub(in crate::sync) fn sync_marked(
     report.trusts_manifest =
         mode != Mode::Full && keeper.is_some_and(|keeper| keeper.trusted(base_len).is_some());
     Ok(report)
-}
-
-/// Says what an error means for a target that is being written in place.
-pub(in crate::sync) fn needs_rerun(error: Error) -> Error {
-    let way = match error.kind() {
-        ErrorKind::VerifyFailed => {
-            "the target is marked and incomplete; run the sync again without a change map to \
-             finish it; if it comes back, the target's medium or the source is failing"
-        }
-        ErrorKind::NoSpace if error.is_too_long() => {
-            "the target is marked and incomplete; run the same sync again to finish it, where the \
-             file system and the limits allow a file so long"
-        }
-        ErrorKind::NoSpace => {
-            "the target is marked and incomplete; make room where it and its sidecar are stored, \
-             and run the same sync again to finish it"
-        }
-        _ => "the target is marked and incomplete; run the same sync again to finish it",
-    };
-    error.advise(way)
 }
 
 /// Says what an error means for a held target that did not change.

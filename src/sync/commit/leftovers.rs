@@ -1,12 +1,12 @@
 //! What unfinished syncs that went another way have left next to a target.
 
-use super::atomic::previous_log;
-use super::full_copy::new_file;
 use crate::delta::Delta;
 use crate::error::{ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::target::Target;
+use crate::sync::endpoint::target::new_file;
+use crate::sync::log::previous::previous_log;
 use crate::sync::log::sidecar::{self, FRESH};
 use crate::sync::marker::format::Marker;
 

@@ -2,10 +2,10 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileRef, is_side_name};
-use crate::sync::commit::atomic::previous_log;
-use crate::sync::commit::full_copy::new_file;
 use crate::sync::endpoint::source::Source;
 use crate::sync::endpoint::target::Target;
+use crate::sync::endpoint::target::new_file;
+use crate::sync::log::previous::previous_log;
 use crate::sync::log::sidecar::fresh_log;
 use crate::sync::options::SyncOptions;
 

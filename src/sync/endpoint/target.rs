@@ -344,3 +344,11 @@ impl Held {
 
 /// What is added to a name to make its redo log's.
 pub(in crate::sync) const LOG_SUFFIX: &str = "diskdelta-log";
+
+/// Where a full copy onto the file at `file_ref` grows.
+pub(in crate::sync) fn new_file(file_ref: &FileRef) -> FileRef {
+    file_ref.hidden_sibling(NEW_SUFFIX)
+}
+
+/// What is added to a target's name to make that of its copy.
+pub(in crate::sync) const NEW_SUFFIX: &str = "diskdelta-new";

@@ -14,8 +14,8 @@ use crate::progress::Work;
 use crate::storage::{
     Access, Directory, FileRef, HostDirectory, SourceOptions, devices_named, open_source,
 };
-use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::endpoint::target::LOG_SUFFIX;
+use crate::sync::endpoint::target::NEW_SUFFIX;
 use crate::sync::job::read_job;
 use crate::sync::log::sidecar;
 use crate::sync::marker::format::Marker;

@@ -304,7 +304,11 @@ impl HostTarget {
             target = target.with_trusted_manifest(path.clone());
         }
         target = match marker {
-            Some(marker) => with_log(target, &marker, &opened.host, trusted, options)?,
+            Some(marker) => {
+                let limits = &options.image.limits;
+                let directory = options.log_directory.as_deref();
+                with_log(target, &marker, &opened.host, trusted, limits, directory)?
+            }
             None => target,
         };
         Ok(HostTarget {

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::advice::Advice;
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
 use crate::progress::{Phase, Work};
 use crate::storage::Storage;
-use crate::sync::commit::atomic::ApplyContext;
+use crate::sync::advice::needs_recovery;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::redo::Redo;
@@ -62,7 +61,8 @@ pub(in crate::sync) fn apply(
     storage: &Arc<dyn Storage>,
     redo_log: &Delta,
     checked: Checked<'_>,
-    apply_context: &ApplyContext<'_>,
+    verify: Verify,
+    check: Option<Check<'_>>,
     work: &Work,
 ) -> Result<()> {
     let Checked { redo, room } = checked;
@@ -74,16 +74,7 @@ pub(in crate::sync) fn apply(
         redo_log: target.redo_log().path(),
     };
     begin_marker(room, &marker)?;
-    apply_marked(
-        target,
-        storage,
-        redo_log,
-        &redo,
-        apply_context.verify,
-        apply_context.check,
-        work,
-    )
-    .map_err(needs_recovery)
+    apply_marked(target, storage, redo_log, &redo, verify, check, work).map_err(needs_recovery)
 }
 
 /// Decides about a finished target, read through its marker, before the marker is lifted.
@@ -209,26 +200,6 @@ fn verify_written(image: &dyn ImageMut, redo_log: &Delta, work: &Work) -> Result
         work.progress().advance(header.len);
         Ok(())
     })
-}
-
-/// Says what an error after the marker means for the target.
-pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
-    let (kind, is_too_long) = (error.kind(), error.is_too_long());
-    let ahead = match kind {
-        ErrorKind::VerifyFailed => "the target is marked: its medium or the source is failing",
-        ErrorKind::NoSpace if is_too_long => {
-            "the target is marked and incomplete; move it and its redo log to where such a file is \
-             allowed"
-        }
-        ErrorKind::NoSpace => "the target is marked and incomplete; make room where it is stored",
-        _ => "the target is marked and incomplete",
-    };
-    let error = error.advise(ahead).or_advise(Advice::Recover);
-    match kind {
-        ErrorKind::VerifyFailed => error.or_advise(Advice::VerifyAll),
-        ErrorKind::NoSpace if !is_too_long => error.or_advise(Advice::RecoverSparse),
-        _ => error,
-    }
 }
 
 const ZERO_PIECE: u64 = 1 << 20;

@@ -2,5 +2,6 @@
 
 pub(super) mod apply;
 pub(super) mod kept_log;
+pub(super) mod previous;
 pub(super) mod redo_log;
 pub(super) mod sidecar;

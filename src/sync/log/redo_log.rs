@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::advice::Advice;
-use crate::delta::{DeltaWriter, Frame, FrameKind, Header};
+use crate::delta::{DeltaWriter, Frame, FrameKind, Header, VerifiedFrame};
 use crate::diff::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{FileRef, Storage};
-use crate::sync::commit::atomic::remove_previous;
 use crate::sync::endpoint::precheck;
 use crate::sync::job::Job;
+use crate::sync::log::previous::remove_previous;
 use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data::{FirstPage, begins_with_guest_data};
 use crate::sync::marker::set_lift::read_regions;
@@ -268,6 +268,21 @@ pub(in crate::sync) fn push_patches(writer: &mut DeltaWriter, patches: &[Patch])
 const PENDING_MOST: usize = 64 << 10;
 /// Tables go into frames of at most this length, well within what readers allow.
 const PATCH_BYTES: usize = 1 << 20;
+
+/// Logs a guest frame of another delta file; passes others over.
+///
+/// # Errors
+/// Those of [`LogWriter::push`].
+pub(in crate::sync) fn push_again(
+    log_writer: &LogWriter<'_>,
+    frame: &VerifiedFrame<'_>,
+) -> Result<()> {
+    let extent = match frame.header().kind {
+        FrameKind::Data => Extent::data(frame.range()),
+        _ => Extent::zero(frame.range()),
+    };
+    Frame::again(frame).map_or(Ok(()), |frame| log_writer.push(extent, &frame))
+}
 
 #[cfg(test)]
 mod tests {

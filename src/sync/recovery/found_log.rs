@@ -12,7 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_source};
 use crate::sync::endpoint::target::{LOG_SUFFIX, Target};
-use crate::sync::host::target::HostTargetOptions;
 use crate::sync::job::Job;
 use crate::sync::job::read_job;
 use crate::sync::log::kept_log;
@@ -29,16 +28,16 @@ pub(in crate::sync) fn with_log(
     marker: &Marker,
     host: &HostFile,
     trusted: Vec<FileRef>,
-    options: &HostTargetOptions,
+    limits: &Limits,
+    log_directory: Option<&Path>,
 ) -> Result<Target> {
-    let limits = &options.image.limits;
     for file_ref in trusted {
         if let Some(job) = job_of(&file_ref, marker, limits)? {
             refuse_copy(marker, &job, host)?;
             return Ok(target.with_trusted_redo_log(file_ref));
         }
     }
-    for file_ref in candidates(&target, marker, options)? {
+    for file_ref in candidates(&target, marker, log_directory)? {
         let job = match job_of(&file_ref, marker, limits) {
             Ok(job) => job,
             // A guest may name any file in its marker; one that is no log of ours is no log, nor is
@@ -98,7 +97,7 @@ fn is_in_reach(path: &Path, target: &Target, log: &FileRef) -> bool {
 fn candidates(
     target: &Target,
     marker: &Marker,
-    options: &HostTargetOptions,
+    log_directory: Option<&Path>,
 ) -> Result<Vec<FileRef>> {
     let own = target.redo_log();
     let beside = target
@@ -106,7 +105,7 @@ fn candidates(
         .map(|file_ref| file_ref.directory().clone());
     let mut directories = vec![own.directory().clone()];
     directories.extend(beside.filter(|it| it.path() != own.directory().path()));
-    if let Some(path) = &options.log_directory {
+    if let Some(path) = log_directory {
         directories.push(Arc::new(HostDirectory::open(path)?));
     }
     let marked = marker.redo_log.file_name();

@@ -7,17 +7,17 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy, Storage};
-use crate::sync::commit::atomic::{previous_log, retire};
-use crate::sync::commit::full_copy::new_file;
+use crate::sync::advice::{leaving, marker_of, needs_recovery};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
-use crate::sync::log::apply::{apply_marked, needs_recovery};
+use crate::sync::endpoint::target::new_file;
+use crate::sync::log::apply::apply_marked;
 use crate::sync::log::kept_log;
+use crate::sync::log::previous::{previous_log, retire};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
 use crate::sync::scan::target_manifest;
-use crate::sync::{leaving, marker_of};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! Syncs across hosts: a protocol without I/O, and what carries it.
 
 mod compare;
+mod connect;
 mod sandbox;
+#[cfg(feature = "tls")]
+mod service;
 mod session;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -22,6 +25,7 @@ pub use compare::target_worker::{Emitted, TargetCompletion, TargetTask, TargetWo
 pub use compare::tree::{TreePeer, children_of};
 pub use compare::view::View;
 pub use compare::windows::{BlockHashes, Windows};
+pub use connect::ConnectOptions;
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Sandbox, SandboxPath};
@@ -32,7 +36,6 @@ pub use session::run::{Session, Side};
 pub(crate) use session::serve::refuse;
 pub use session::serve::{DiskService, ServeOptions, Served, serve, serve_with};
 pub use session::source_server::SourceServer;
-pub use transport::connect::ConnectOptions;
 pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions};
 pub use wire::comparison::{

@@ -9,7 +9,6 @@ pub(super) mod keys;
 pub(super) mod known;
 mod open_batch;
 pub(super) mod root;
-pub(super) mod search;
 pub(super) mod source;
 pub(super) mod source_worker;
 pub(super) mod target;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::remote_source::RemoteSource;
+use super::search::{Descent, everything, find};
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -12,7 +13,6 @@ use crate::image::{Image, ImageInfo};
 use crate::progress::{CancelToken, Phase, Work};
 use crate::remote::compare::driver::drive;
 use crate::remote::compare::root::{NoWorker, RootPeer};
-use crate::remote::compare::search::{Descent, everything, find};
 use crate::remote::compare::target_worker::Visit;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST};

@@ -13,13 +13,13 @@ use super::purpose::{DialsOnly, ServesOnly};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of the protocol within TLS (ALPN).
-pub(super) const PROTOCOL: &[u8] = b"diskdelta/1";
+pub(in crate::remote) const PROTOCOL: &[u8] = b"diskdelta/1";
 
 /// How the client shakes hands: only with a service whose certificate is meant for one.
 ///
 /// # Errors
 /// Those of reading `identity`; `InvalidInput` for a key that is not the certificate's.
-pub(super) fn dialling(identity: &Identity) -> Result<ClientConfig> {
+pub(in crate::remote) fn dialling(identity: &Identity) -> Result<ClientConfig> {
     let roots = Arc::new(identity.roots()?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
         .build()
@@ -41,7 +41,7 @@ pub(super) fn dialling(identity: &Identity) -> Result<ClientConfig> {
 ///
 /// # Errors
 /// As [`dialling`].
-pub(super) fn serving(identity: &Identity) -> Result<ServerConfig> {
+pub(in crate::remote) fn serving(identity: &Identity) -> Result<ServerConfig> {
     let roots = Arc::new(identity.roots()?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .build()
@@ -59,7 +59,7 @@ pub(super) fn serving(identity: &Identity) -> Result<ServerConfig> {
 }
 
 /// The SHA-256 of a certificate, in hex, as `openssl x509 -fingerprint -sha256` tells it.
-pub(super) fn fingerprint(der: &[u8]) -> String {
+pub(in crate::remote) fn fingerprint(der: &[u8]) -> String {
     let sha256 = ring::cipher_suite::TLS13_AES_128_GCM_SHA256
         .tls13()
         .map(|suite| suite.common.hash_provider.hash(der));

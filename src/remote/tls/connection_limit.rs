@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 ///
 /// An unauthenticated client takes no slot of a session. Their number is limited
 /// as well, and fewer are allowed from one address: see [`Crowd`].
-pub(super) struct ConnectionLimit {
+pub(in crate::remote) struct ConnectionLimit {
     sessions_most: usize,
     state: Mutex<State>,
 }
@@ -22,20 +22,20 @@ struct State {
 }
 
 /// A session's slot, until it is dropped.
-pub(super) struct Slot<'a> {
+pub(in crate::remote) struct Slot<'a> {
     connection_limit: &'a ConnectionLimit,
     /// Counts the sessions from 1.
     pub number: u64,
 }
 
 /// The slot of an unauthenticated client, until it is dropped.
-pub(super) struct HandshakeSlot<'a> {
+pub(in crate::remote) struct HandshakeSlot<'a> {
     connection_limit: &'a ConnectionLimit,
     number: u64,
 }
 
 impl ConnectionLimit {
-    pub(super) fn new(sessions_most: usize, unauthenticated: Crowd<TcpStream>) -> Self {
+    pub(in crate::remote) fn new(sessions_most: usize, unauthenticated: Crowd<TcpStream>) -> Self {
         ConnectionLimit {
             sessions_most,
             state: Mutex::new(State {
@@ -47,7 +47,7 @@ impl ConnectionLimit {
     }
 
     /// A slot for an unauthenticated client at `address`.
-    pub(super) fn unauthenticated(
+    pub(in crate::remote) fn unauthenticated(
         &self,
         socket: &TcpStream,
         address: IpAddr,
@@ -68,7 +68,7 @@ impl ConnectionLimit {
     }
 
     /// A place for a session, where there is one.
-    pub(super) fn session(&self, number: u64) -> Option<Slot<'_>> {
+    pub(in crate::remote) fn session(&self, number: u64) -> Option<Slot<'_>> {
         let mut state = self.lock();
         if state.sessions >= self.sessions_most || state.is_closed {
             return None;
@@ -81,7 +81,7 @@ impl ConnectionLimit {
     }
 
     /// Admits no client any more, and cuts off those who have shown no certificate yet.
-    pub(super) fn close(&self) {
+    pub(in crate::remote) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         for peer in state.unauthenticated.clear() {
@@ -96,7 +96,7 @@ impl ConnectionLimit {
 
 impl HandshakeSlot<'_> {
     /// Counts the connections from 1.
-    pub(super) fn number(&self) -> u64 {
+    pub(in crate::remote) fn number(&self) -> u64 {
         self.number
     }
 }

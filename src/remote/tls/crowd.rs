@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// Things that belong to addresses, of which there are few at a time: one more, and the oldest of
 /// the address that has the most has to go.
-pub(super) struct Crowd<T> {
+pub(in crate::remote) struct Crowd<T> {
     most: usize,
     of_one: usize,
     added: u64,
@@ -14,7 +14,7 @@ pub(super) struct Crowd<T> {
 
 impl<T> Crowd<T> {
     /// At most `most`, and `of_one` that belong to one address.
-    pub(super) fn new(most: usize, of_one: usize) -> Self {
+    pub(in crate::remote) fn new(most: usize, of_one: usize) -> Self {
         Crowd {
             most: most.max(1),
             of_one: of_one.max(1),
@@ -24,7 +24,7 @@ impl<T> Crowd<T> {
     }
 
     /// One more; returns its number, which counts from 1, and the one that had to go for it.
-    pub(super) fn add(&mut self, address: IpAddr, one: T) -> (u64, Option<T>) {
+    pub(in crate::remote) fn add(&mut self, address: IpAddr, one: T) -> (u64, Option<T>) {
         let network = network_of(address);
         let is_of = |at: &&(IpAddr, T)| at.0 == network;
         let of_this = self.all.values().filter(is_of).count();
@@ -44,17 +44,17 @@ impl<T> Crowd<T> {
     }
 
     /// Takes one out; `None` where it had to go before.
-    pub(super) fn remove(&mut self, number: u64) -> Option<T> {
+    pub(in crate::remote) fn remove(&mut self, number: u64) -> Option<T> {
         self.all.remove(&number).map(|(_, one)| one)
     }
 
     /// All, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub(in crate::remote) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.all.iter().map(|(number, (_, one))| (*number, one))
     }
 
     /// Takes all out.
-    pub(super) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+    pub(in crate::remote) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.all).into_values().map(|it| it.1)
     }
 

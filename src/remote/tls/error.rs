@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Whom a handshake is with, and what this end showed of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Peers {
+pub(in crate::remote) struct Peers {
     /// What errors call the other end.
     pub peer: String,
     /// This end.
@@ -20,7 +20,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// What went wrong, and with which certificate.
-    pub(super) fn explain(&self, error: rustls::Error) -> Error {
+    pub(in crate::remote) fn explain(&self, error: rustls::Error) -> Error {
         use rustls::Error as Tls;
         let peer = &self.peer;
         match error {
@@ -40,7 +40,7 @@ impl Peers {
     }
 
     /// Whether what was agreed on is this protocol.
-    pub(super) fn check_protocol(&self, agreed: Option<&[u8]>) -> Result<()> {
+    pub(in crate::remote) fn check_protocol(&self, agreed: Option<&[u8]>) -> Result<()> {
         match agreed {
             Some(super::config::PROTOCOL) => Ok(()),
             _ => Err(self.no_protocol()),

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `Untrusted` where one end does not take the other's certificate, `Unsupported` for another
 /// protocol, `Malformed` for what is no TLS; `Io`, also where it took too long.
-pub(super) fn shake(
+pub(in crate::remote) fn shake(
     connection: &mut Connection,
     socket: &TcpStream,
     (begun, patience): (Instant, Duration),
@@ -57,7 +57,7 @@ pub(super) fn shake(
 }
 
 /// The error for one that took too long.
-pub(super) fn late(peer: &str, patience: Duration) -> Error {
+pub(in crate::remote) fn late(peer: &str, patience: Duration) -> Error {
     let seconds = patience.as_secs_f64();
     let text = format!("{peer} did not shake hands within {seconds} s");
     Error::new(ErrorKind::Io, text)

@@ -35,11 +35,11 @@ impl Identity {
         }
     }
 
-    pub(super) fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
+    pub(in crate::remote) fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
         certificates(&self.cert)
     }
 
-    pub(super) fn secret(&self) -> Result<PrivateKeyDer<'static>> {
+    pub(in crate::remote) fn secret(&self) -> Result<PrivateKeyDer<'static>> {
         let pem = read_private(&self.key)?;
         PrivateKeyDer::from_pem_slice(&pem).map_err(|cause| {
             let error = unreadable(&self.key, "private key", cause);
@@ -53,7 +53,7 @@ impl Identity {
         })
     }
 
-    pub(super) fn roots(&self) -> Result<RootCertStore> {
+    pub(in crate::remote) fn roots(&self) -> Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         for root in certificates(&self.ca)? {
             roots.add(root).map_err(|cause| {
@@ -66,7 +66,7 @@ impl Identity {
     }
 
     /// What is wrong with certificate and key together.
-    pub(super) fn misfit(&self, cause: rustls::Error) -> Error {
+    pub(in crate::remote) fn misfit(&self, cause: rustls::Error) -> Error {
         match cause {
             rustls::Error::InconsistentKeys(_) => {
                 let text = format!(

@@ -14,11 +14,11 @@ use super::subject::extended_key_usages;
 
 /// Takes services' certificates that are meant for services.
 #[derive(Debug)]
-pub(super) struct ServesOnly(pub Arc<dyn ServerCertVerifier>);
+pub(in crate::remote) struct ServesOnly(pub Arc<dyn ServerCertVerifier>);
 
 /// Takes clients' certificates that are meant for clients.
 #[derive(Debug)]
-pub(super) struct DialsOnly(pub Arc<dyn ClientCertVerifier>);
+pub(in crate::remote) struct DialsOnly(pub Arc<dyn ClientCertVerifier>);
 
 /// Where one says nothing of it, or does not name `purpose`, it is not meant for that.
 fn demand(certificate: &CertificateDer<'_>, purpose: &[u8]) -> Result<(), Error> {

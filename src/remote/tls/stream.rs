@@ -50,7 +50,11 @@ struct Shared {
 }
 
 impl TlsLine {
-    pub(super) fn new(connection: Connection, socket: TcpStream, peers: Peers) -> Result<TlsLine> {
+    pub(in crate::remote) fn new(
+        connection: Connection,
+        socket: TcpStream,
+        peers: Peers,
+    ) -> Result<TlsLine> {
         let failed = |cause| Error::io("set up the line", cause);
         let shared = Arc::new(Shared {
             connection: Mutex::new(connection),

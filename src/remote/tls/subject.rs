@@ -2,7 +2,7 @@
 
 /// The common name in the subject of an X.509 certificate (RFC 5280, 4.1), without control
 /// characters; `None` where there is none, or where the bytes are no certificate.
-pub(super) fn common_name(der: &[u8]) -> Option<String> {
+pub(in crate::remote) fn common_name(der: &[u8]) -> Option<String> {
     let mut fields = behind_the_dates(der)?;
     let mut subject = expect(&mut fields, SEQUENCE)?;
     let mut name = None;
@@ -20,7 +20,7 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
 /// What the certificate is meant for: the identifiers in its extended key usage (RFC 5280,
 /// 4.2.1.12), without tags and lengths; `None` where it has no such extension, has it twice, or is
 /// no certificate.
-pub(super) fn extended_key_usages(der: &[u8]) -> Option<Vec<&[u8]>> {
+pub(in crate::remote) fn extended_key_usages(der: &[u8]) -> Option<Vec<&[u8]>> {
     let mut fields = behind_the_dates(der)?;
     // The subject and its key; unique identifiers may follow.
     expect(&mut fields, SEQUENCE)?;

@@ -6,9 +6,9 @@ use crate::error::Error;
 use crate::remote::tls::TlsLine;
 
 /// What carries a line; the line ends where it is dropped.
-pub(crate) struct Connection(pub(super) Kind);
+pub(crate) struct Connection(pub(in crate::remote) Kind);
 
-pub(super) enum Kind {
+pub(in crate::remote) enum Kind {
     Shell(Shell),
     #[cfg(feature = "tls")]
     Tls(#[expect(dead_code, reason = "holds the connection open")] TlsLine),

@@ -1,6 +1,5 @@
 //! Programs and sockets that carry a connection.
 
-pub(super) mod connect;
 pub(super) mod connection;
 pub(super) mod pipe;
 pub(super) mod retry;

@@ -9,23 +9,23 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{Connection, ServerConfig, ServerConnection};
 
-use super::config::{fingerprint, serving};
-use super::connection_limit::ConnectionLimit;
-use super::crowd::Crowd;
-use super::error::Peers;
-use super::handshake::{self, shake};
-use super::identity::Identity;
-use super::stream::TlsLine;
-use super::subject::common_name;
+use super::session::serve::{ServeOptions, Served, serve_told};
+use super::tls::config::{fingerprint, serving};
+use super::tls::connection_limit::ConnectionLimit;
+use super::tls::crowd::Crowd;
+use super::tls::error::Peers;
+use super::tls::handshake::{self, shake};
+use super::tls::identity::Identity;
+use super::tls::stream::TlsLine;
+use super::tls::subject::common_name;
+use super::wire::connection::Line;
+use super::wire::message::Message;
+use super::wire::outcome::Fault;
+use super::wire::request::RemoteJob;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{RemoteAddress, split_port};
 use crate::progress::{Work, check_threads};
-use crate::remote::session::serve::{ServeOptions, Served, serve_told};
-use crate::remote::wire::connection::Line;
-use crate::remote::wire::message::Message;
-use crate::remote::wire::outcome::Fault;
-use crate::remote::wire::request::RemoteJob;
 use crate::setters::setters;
 
 /// What a service does for clients with a certificate that it takes.

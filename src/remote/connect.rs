@@ -1,15 +1,15 @@
 //! How another host is reached.
 
-use super::connection::{Connection, Kind};
-use super::retry::Retry;
-use super::ssh::{Shell, ShellOptions};
+use super::session::client::Client;
+#[cfg(feature = "tls")]
+use super::tls::{DialOptions, TlsLine};
+use super::transport::connection::{Connection, Kind};
+use super::transport::retry::Retry;
+use super::transport::ssh::{Shell, ShellOptions};
+use super::wire::connection_options::LineOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
 use crate::progress::Work;
-use crate::remote::session::client::Client;
-#[cfg(feature = "tls")]
-use crate::remote::tls::{DialOptions, TlsLine};
-use crate::remote::wire::connection_options::LineOptions;
 use crate::setters::setters;
 #[cfg(feature = "http")]
 use crate::storage::HttpOptions;

@@ -35,8 +35,6 @@ pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
-#[cfg(feature = "http")]
-pub use endpoint::web_source::WebSource;
 pub use export::export_delta;
 pub use host::cache::{CachedSource, ManifestCache, Recording};
 pub use host::pending::{Pending, PendingKind, PendingState, pending, recover_all};
@@ -44,6 +42,8 @@ pub(crate) use host::side::changes_from;
 pub use host::side::{Diff, HostSide};
 pub use host::source::HostSource;
 pub use host::target::{HostTarget, HostTargetOptions, LOG_DIR};
+#[cfg(feature = "http")]
+pub use host::web_source::WebSource;
 pub use marker::format::Marker;
 pub use options::{Cloning, Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, forget};

@@ -4,5 +4,3 @@ pub(super) mod named;
 pub(super) mod precheck;
 pub(super) mod source;
 pub(super) mod target;
-#[cfg(feature = "http")]
-pub(super) mod web_source;

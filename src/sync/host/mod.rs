@@ -5,3 +5,5 @@ pub(super) mod pending;
 pub(super) mod side;
 pub(super) mod source;
 pub(super) mod target;
+#[cfg(feature = "http")]
+pub(super) mod web_source;

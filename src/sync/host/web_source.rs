@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::source::Source;
 use crate::error::Result;
 use crate::image::{self, Format, Image, ImageOptions, RawUse};
 use crate::image::{refuse_container, refuse_container_name};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
 use crate::storage::{HttpOptions, HttpStorage, SourceOptions, Storage};
+use crate::sync::endpoint::source::Source;
 use crate::sync::marker::format::Marker;
 
 /// An image at a web server or in an object store, open for reading.

@@ -125,9 +125,9 @@ mod location;
 pub mod manifest;
 #[cfg(not(feature = "testing"))]
 mod manifest;
-#[cfg(feature = "changes")]
+#[cfg(any(feature = "changes", feature = "http"))]
 mod page_list;
-#[cfg(feature = "failback")]
+#[cfg(any(feature = "failback", feature = "http"))]
 mod program;
 #[cfg(feature = "testing")]
 pub mod progress;

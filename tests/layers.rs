@@ -27,7 +27,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("units", "error"),
     ("progress", "error token_bucket"),
     ("program", "error progress"),
-    ("storage", "advice error location random setters progress"),
+    (
+        "storage",
+        "page_list program advice error location random setters progress",
+    ),
     (
         "image",
         "advice error location random limits units progress storage",

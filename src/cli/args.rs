@@ -49,6 +49,10 @@ pub(super) struct Common {
     /// Read over http:// from other hosts too, without encryption
     #[arg(long, global = true)]
     allow_http: bool,
+    #[cfg(feature = "http")]
+    /// Take a token from COMMAND, which is split at spaces, where a web server asks for one
+    #[arg(long, global = true, value_name = "COMMAND")]
+    token_command: Option<String>,
 }
 
 impl Common {
@@ -62,7 +66,13 @@ impl Common {
     pub(super) fn connect(&self) -> ConnectOptions {
         let connect = ConnectOptions::default();
         #[cfg(feature = "http")]
-        let connect = connect.with_http(HttpOptions::default().with_allow_plain(self.allow_http));
+        let connect = {
+            let words = |it: &String| it.split_whitespace().map(ToOwned::to_owned).collect();
+            let http = HttpOptions::default()
+                .with_allow_plain(self.allow_http)
+                .with_token_command(self.token_command.as_ref().map(words));
+            connect.with_http(http)
+        };
         connect
     }
 

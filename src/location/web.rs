@@ -108,6 +108,15 @@ impl WebAddress {
         format!("{}{}{}", self.origin(), self.path, question(query))
     }
 
+    /// The whole address, with its secrets, and `parameters` behind its query.
+    pub(crate) fn with_parameters(&self, parameters: &str) -> String {
+        let query = match self.query.as_deref() {
+            Some(query) if !query.is_empty() => format!("{query}&{parameters}"),
+            _ => parameters.to_owned(),
+        };
+        format!("{}{}{}", self.origin(), self.path, question(Some(&query)))
+    }
+
     /// Where a redirect to `target` leads from here.
     ///
     /// # Errors
@@ -142,7 +151,8 @@ impl WebAddress {
         }
     }
 
-    fn origin(&self) -> String {
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> String {
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         format!("{}://{}{port}", self.scheme(), self.host)
     }
@@ -237,7 +247,8 @@ mod tests {
 
     #[test]
     fn an_address_shows_its_snapshot_and_no_other_secret() {
-        let text = "https://MD-x.z22.blob.storage.azure.net:443/a/abcd?sv=1&snapshot=2023-12-24T19%3A01&sig=SECRET%2B";
+        let text = "https://MD-x.z22.blob.storage.azure.net:443/a/abcd\
+                    ?sv=1&snapshot=2023-12-24T19%3A01&sig=SECRET%2B";
         let address = parse(text);
         let shown = "https://md-x.z22.blob.storage.azure.net/a/abcd?snapshot=2023-12-24T19%3A01";
         assert_eq!(address.to_string(), shown);
@@ -247,6 +258,10 @@ mod tests {
                 .with_secrets()
                 .ends_with("/a/abcd?sv=1&snapshot=2023-12-24T19%3A01&sig=SECRET%2B")
         );
+        let longer = address.with_parameters("comp=pagelist");
+        assert!(longer.ends_with("&sig=SECRET%2B&comp=pagelist"));
+        let bare = parse("http://[::1]:80").with_parameters("a=b");
+        assert_eq!(bare, "http://[::1]/?a=b");
         assert!(parse("http://[::1]/").is_loopback() && parse("http://127.0.0.9:8/").is_loopback());
         assert!(!parse("http://localhost.example/").is_loopback());
     }
@@ -270,6 +285,20 @@ mod tests {
         }
         let long = format!("https://h/{}", "a".repeat(MOST_BYTES));
         assert!(WebAddress::parse(long).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn wherever_a_redirect_leads_it_keeps_the_scheme_and_no_secret(
+            target in "(https?:)?(//)?[-a-z:/?#.@\\[\\]%]{0,30}|.*",
+        ) {
+            let from = parse("https://h:8/a/b?sig=SECRET");
+            if let Ok(to) = from.redirected(&target) {
+                let whole = to.with_secrets();
+                proptest::prop_assert!(!to.is_plain() && !whole.contains("SECRET"));
+                proptest::prop_assert_eq!(WebAddress::parse(&whole).unwrap(), to);
+            }
+        }
     }
 
     #[test]

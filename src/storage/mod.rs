@@ -2,6 +2,8 @@
 
 mod absent;
 mod aligned;
+#[cfg(feature = "http")]
+mod azure;
 mod bounds;
 mod contract;
 mod dense;
@@ -15,9 +17,13 @@ mod memory;
 mod mmap;
 mod privacy;
 mod side_files;
+#[cfg(feature = "http")]
+mod web;
 
 pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
+#[cfg(feature = "http")]
+pub use azure::{BlobChanges, PageBlob, changes_since};
 pub(crate) use bounds::{outside, past_end, poisoned, range_end};
 pub use contract::Storage;
 pub(crate) use dense::Dense;
@@ -50,3 +56,5 @@ pub(crate) use side_files::scratch::scratch;
 pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
 #[cfg(feature = "failback")]
 pub(crate) use side_files::small_file;
+#[cfg(feature = "http")]
+pub use web::WebStorage;

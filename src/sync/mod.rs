@@ -43,7 +43,7 @@ pub use host::side::{Diff, HostSide};
 pub use host::source::HostSource;
 pub use host::target::{HostTarget, HostTargetOptions, LOG_DIR};
 #[cfg(feature = "http")]
-pub use host::web_source::WebSource;
+pub use host::web_source::{ChangedSince, WebSource};
 pub use marker::format::Marker;
 pub use options::{Cloning, Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, forget};

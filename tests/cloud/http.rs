@@ -352,3 +352,56 @@ fn a_proxy_from_the_environment_is_asked_for_the_host_and_never_sees_the_address
     assert!(run(&address(&server)).is_empty());
     assert_eq!(proxy.log().len(), count);
 }
+
+#[test]
+fn a_token_is_made_where_the_server_asks_for_one_and_goes_to_no_other_host() {
+    let bytes = disk(700, 1);
+    let guarded = serving(bytes.clone(), |request, answer| {
+        let token = request.headers.get("authorization");
+        match token.is_some_and(|token| token == "Bearer T0KEN") {
+            true => answer,
+            false => Response::status(401).with("www-authenticate", "Bearer"),
+        }
+    });
+    let fixture = Fixture::new();
+    let from = address(&guarded);
+    let run = fixture.run(&format!("sync {from} made.raw"));
+    run.fails(2, "401");
+    std::fs::write(
+        fixture.path("token"),
+        "#!/bin/sh\necho run >> runs\necho T0KEN\n",
+    )
+    .unwrap();
+    let token = "--token-command sh";
+    let words = format!("sync {from} made.raw {token}");
+    let mut words: Vec<&str> = words.split(' ').collect();
+    *words.last_mut().unwrap() = "sh token";
+    let run = |words: &[&str]| {
+        let folder = fixture.path("");
+        Command::new(COMMAND)
+            .current_dir(folder)
+            .args(words)
+            .output()
+            .unwrap()
+    };
+    let done = run(&words);
+    assert!(done.status.success(), "{done:?}");
+    assert!(fixture.bytes("made.raw") == bytes && fixture.bytes("runs") == b"run\n");
+    // The host that it redirects to asks too, and is not answered.
+    let to = format!("http://localhost:{}{PATH}{SIGNATURE}", guarded.port());
+    let first = Server::start(move |_| Response::status(302).with("location", to.clone()));
+    let from = address(&first);
+    words[1] = &from;
+    guarded.reset();
+    let failed = run(&words);
+    assert_eq!(failed.status.code(), Some(2), "{failed:?}");
+    assert!(
+        guarded
+            .log()
+            .iter()
+            .all(|it| !it.headers.contains_key("authorization"))
+    );
+    words[4] = "false";
+    let refused = run(&words);
+    assert!(!format!("{refused:?}").contains("T0KEN"));
+}

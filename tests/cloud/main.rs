@@ -1,6 +1,8 @@
 //! Disks at web servers and in clouds, behind servers of the tests' own.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod azure;
+mod blob;
 #[path = "../cli/fixture.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod fixture;

@@ -16,6 +16,7 @@ use super::headers::retry_after;
 use super::options::HttpOptions;
 use super::request_limit::{Permit, RequestLimit};
 use super::retries::Retries;
+use super::token::Token;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
@@ -26,6 +27,7 @@ pub(in crate::storage) struct Client {
     agent: Agent,
     limit: RequestLimit,
     attempts: u32,
+    token: Token,
     cancel: CancelToken,
     /// Ends the thread that watches for a cancel.
     _alive: Arc<()>,
@@ -93,6 +95,7 @@ impl Client {
             agent,
             limit: RequestLimit::new(),
             attempts: options.attempts,
+            token: Token::new(options.token_command.as_deref(), at.origin())?,
             cancel: cancel.clone(),
             _alive: alive,
         })
@@ -101,6 +104,11 @@ impl Client {
     /// The attempts of one request.
     pub(in crate::storage) fn retries(&self) -> Retries<'_> {
         Retries::new(self.attempts, &self.cancel)
+    }
+
+    /// At most `most` attempts of one request.
+    pub(in crate::storage) fn retries_of(&self, most: u32) -> Retries<'_> {
+        Retries::new(self.attempts.min(most), &self.cancel)
     }
 
     /// Makes one attempt. An answer is one of success, of a redirect, or of a status in `expected`.
@@ -114,6 +122,10 @@ impl Client {
         let mut request = Request::builder().method(method).uri(&query.url);
         for (name, value) in &query.headers {
             request = request.header(*name, value);
+        }
+        let token = self.token.of(&query.url);
+        if let Some(token) = &token {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let no_request = |_| {
             let what = "not an address that a web server can be asked for";
@@ -138,6 +150,11 @@ impl Client {
             body,
             permit,
         };
+        if answer.status == 401 && self.token.renew(token.as_deref(), &self.cancel)? {
+            let what = "the server asks for a token";
+            let error = Error::new(ErrorKind::Untrusted, what).at_path(query.at.to_string());
+            return Err(Failure::passing(error));
+        }
         let is_expected = parts.status.is_success()
             || parts.status.is_redirection()
             || expected.contains(&answer.status);
@@ -157,6 +174,11 @@ impl Answer<'_> {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
         let text = self.headers.get(name)?.to_str().ok()?;
         (text.len() <= VALUE_BYTES).then_some(text)
+    }
+
+    /// Reads a body of at most `most` bytes.
+    pub(in crate::storage) fn reader(&mut self, most: u64) -> impl Read + '_ {
+        self.body.as_reader().take(most)
     }
 
     /// Reads `buf.len()` bytes of the body, and counts them in `done` as they come.

@@ -27,7 +27,7 @@ impl From<Error> for Failure {
 
 impl Failure {
     /// A broken connection, or an answer that ended early.
-    pub(super) fn passing(error: Error) -> Self {
+    pub(in crate::storage) fn passing(error: Error) -> Self {
         Failure::Passing { error, wait: None }
     }
 

@@ -51,6 +51,19 @@ pub(super) fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_header_says_it_is_sound_or_nothing(text in "(bytes )?[-0-9*/ +]{0,44}|.*") {
+            if let Some(range) = ContentRange::parse(&text) {
+                if let Some((first, last)) = range.bytes {
+                    proptest::prop_assert!(first <= last);
+                    proptest::prop_assert!(range.len.is_none_or(|len| last < len));
+                }
+            }
+            let _ = retry_after(&text);
+        }
+    }
+
     #[test]
     fn content_ranges_are_read_and_unsound_ones_refused() {
         let range = |text| ContentRange::parse(text).map(|it| (it.bytes, it.len));

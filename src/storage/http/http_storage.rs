@@ -4,11 +4,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::options::HttpOptions;
 use super::read_ahead::{Fetch, ReadAhead};
 use super::resource::Resource;
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::WebAddress;
 use crate::progress::CancelToken;
 use crate::storage::{Storage, past_end, range_end};
 
@@ -23,8 +21,8 @@ pub struct HttpStorage {
 
 opaque!(HttpStorage);
 
-#[derive(Clone)]
-struct Ranges(Arc<Resource>);
+/// Ranges of a resource.
+pub(in crate::storage) struct Ranges(pub Arc<Resource>);
 
 impl Fetch for Ranges {
     fn fetch(&self, buf: &mut [u8], offset: u64) -> Result<()> {
@@ -33,18 +31,11 @@ impl Fetch for Ranges {
 }
 
 impl HttpStorage {
-    /// Opens what `address` leads to; work that reads it ends once `cancel` is set.
-    ///
-    /// # Errors
-    /// `Untrusted` for a refusal of the server, and for connections without encryption to other
-    /// hosts; `NotFound`; `Unsupported` for a server that knows no ranges, states no length, or
-    /// packs its answers; `Malformed`, `Io`, `Cancelled`.
-    pub fn open(address: &WebAddress, options: &HttpOptions, cancel: &CancelToken) -> Result<Self> {
-        let resource = Resource::open(address, options, cancel)?;
-        Ok(HttpStorage {
+    pub(in crate::storage) fn new(resource: Resource, cancel: &CancelToken) -> Self {
+        HttpStorage {
             path: PathBuf::from(resource.named().to_string()),
             ahead: ReadAhead::new(Ranges(Arc::new(resource)), cancel.clone()),
-        })
+        }
     }
 
     fn resource(&self) -> &Resource {

@@ -15,6 +15,9 @@ pub struct HttpOptions {
     /// Reads over connections that are not encrypted from other hosts too, and not only from this
     /// one.
     pub allow_plain: bool,
+    /// A program, with its arguments, that prints a bearer token; it is run where the server asks
+    /// for one (401).
+    pub token_command: Option<Vec<String>>,
 }
 
 setters! {
@@ -25,6 +28,8 @@ setters! {
     with_attempts, attempts: u32;
     /// Replaces [`HttpOptions::allow_plain`].
     with_allow_plain, allow_plain: bool;
+    /// Replaces [`HttpOptions::token_command`].
+    with_token_command, token_command: Option<Vec<String>>;
 }
 
 impl Default for HttpOptions {
@@ -33,6 +38,7 @@ impl Default for HttpOptions {
             silence: Duration::from_secs(60),
             attempts: 8,
             allow_plain: false,
+            token_command: None,
         }
     }
 }

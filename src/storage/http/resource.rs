@@ -1,5 +1,6 @@
 //! What an address leads to, and whether it is still the same.
 
+use super::checksum::Checksum;
 use super::client::{Answer, Client, Query};
 use super::failure::Failure;
 use super::headers::ContentRange;
@@ -16,7 +17,10 @@ pub(in crate::storage) struct Resource {
     /// Where redirects led.
     address: WebAddress,
     identity: Identity,
+    /// Sent with every request: conditions, and the version of the service.
     headers: Vec<(&'static str, String)>,
+    checksum: Option<Checksum>,
+    is_page_blob: bool,
 }
 
 /// What tells one state of a resource from another.
@@ -45,7 +49,7 @@ impl Resource {
         for _ in 0..=MOST_REDIRECTS {
             refuse_plain(&address, options)?;
             match first_answer(&client, &address)? {
-                First::Found(identity) => {
+                First::Found(identity, is_page_blob) => {
                     let headers = conditions(&address, &identity);
                     return Ok(Resource {
                         client,
@@ -53,6 +57,8 @@ impl Resource {
                         address,
                         identity,
                         headers,
+                        checksum: None,
+                        is_page_blob,
                     });
                 }
                 First::Redirect(target) => {
@@ -71,6 +77,70 @@ impl Resource {
 
     pub(in crate::storage) fn named(&self) -> &WebAddress {
         &self.named
+    }
+
+    /// Where redirects led.
+    pub(in crate::storage) fn address(&self) -> &WebAddress {
+        &self.address
+    }
+
+    pub(in crate::storage) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Headers of every request.
+    pub(in crate::storage) fn headers(&self) -> &[(&'static str, String)] {
+        &self.headers
+    }
+
+    /// Whether the server calls it a page blob.
+    pub(in crate::storage) fn is_page_blob(&self) -> bool {
+        self.is_page_blob
+    }
+
+    /// Sends `headers` with every request, and asks for a checksum with every range.
+    pub(in crate::storage) fn speak(
+        &mut self,
+        headers: Vec<(&'static str, String)>,
+        checksum: Option<Checksum>,
+    ) {
+        self.headers = [conditions(&self.address, &self.identity), headers].concat();
+        self.checksum = checksum;
+    }
+
+    /// Whether the service takes these headers.
+    ///
+    /// # Errors
+    /// Those of [`read`](Resource::read).
+    pub(in crate::storage) fn is_understood(&self) -> Result<bool> {
+        let mut retries = self.client.retries();
+        loop {
+            let query = self.query(0, 0);
+            let asked = self.client.attempt(&query, &[400, 416]).and_then(|answer| {
+                match (answer.status, answer.header("x-ms-error-code")) {
+                    (400, Some("InvalidHeaderValue" | "UnsupportedHeader")) => Ok(false),
+                    (400, _) => Err(answer.refuse(ErrorKind::Io, "the server answers 400")),
+                    _ => Ok(true),
+                }
+            });
+            match asked {
+                Ok(is_understood) => return Ok(is_understood),
+                Err(failure) => retries.wait(failure)?,
+            }
+        }
+    }
+
+    /// A request for the bytes from `first` to `last`.
+    fn query(&self, first: u64, last: u64) -> Query<'_> {
+        let mut headers = self.headers.clone();
+        headers.push(("range", format!("bytes={first}-{last}")));
+        headers.extend(self.checksum.map(Checksum::request));
+        Query {
+            at: &self.named,
+            url: self.address.with_secrets(),
+            headers,
+            body: None,
+        }
     }
 
     /// Fills `buf` from byte `offset` on, in as many requests as the server makes of it. The range
@@ -102,22 +172,27 @@ impl Resource {
 
     /// One request for `buf`, which may bring less.
     fn read_some(&self, buf: &mut [u8], offset: u64, done: &mut usize) -> Result<(), Failure> {
-        let last = offset + buf.len() as u64 - 1;
-        let mut headers = self.headers.clone();
-        headers.push(("range", format!("bytes={offset}-{last}")));
-        let query = Query {
-            at: &self.named,
-            url: self.address.with_secrets(),
-            headers,
-            body: None,
+        let len = match self.checksum {
+            Some(_) => buf.len().min(MOST_CHECKED_BYTES),
+            None => buf.len(),
         };
+        let last = offset + len as u64 - 1;
+        let query = self.query(offset, last);
         let mut answer = self.client.attempt(&query, &[416])?;
         let range = self.check(&answer)?;
         match range.bytes {
             Some((first, end)) if first == offset && end <= last => {
                 let len = usize::try_from(end - first + 1).unwrap_or(usize::MAX);
                 let part = buf.get_mut(..len).unwrap_or_default();
-                answer.read(part, done)
+                let Some(checksum) = self.checksum else {
+                    return answer.read(part, done);
+                };
+                let stated = checksum.stated(&answer)?;
+                // Only what has the right checksum counts.
+                answer.read(part, &mut 0)?;
+                checksum.check(part, &stated)?;
+                *done += part.len();
+                Ok(())
             }
             _ => Err(answer.refuse(
                 ErrorKind::Malformed,
@@ -179,7 +254,7 @@ impl Identity {
 
 /// What the first answer says.
 enum First {
-    Found(Identity),
+    Found(Identity, bool),
     Redirect(String),
 }
 
@@ -210,7 +285,8 @@ fn first_answer(client: &Client, address: &WebAddress) -> Result<First> {
             if range.bytes.is_some() {
                 answer.read(&mut [0], &mut 0)?;
             }
-            Ok(First::Found(Identity::of(&answer, len)))
+            let is_page_blob = answer.header("x-ms-blob-type") == Some("PageBlob");
+            Ok(First::Found(Identity::of(&answer, len), is_page_blob))
         });
         match first {
             Ok(first) => return Ok(first),
@@ -275,6 +351,8 @@ fn refuse_plain(address: &WebAddress, options: &HttpOptions) -> Result<()> {
         .advise("use https://"))
 }
 
+/// The longest range for which a service states a checksum.
+const MOST_CHECKED_BYTES: usize = 4 << 20;
 const MOST_REDIRECTS: u32 = 5;
 /// Bytes that make an attempt worth while, though its end was cut off.
 const PROGRESS_BYTES: usize = 64 << 10;

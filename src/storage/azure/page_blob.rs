@@ -1,0 +1,157 @@
+//! One page blob.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::lists::{List, Lister};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
+use crate::storage::http::{Checksum, Ranges, ReadAhead, Resource};
+use crate::storage::{Storage, past_end, range_end};
+
+/// A page blob, which is only read. Every range is checked against the service's checksum, and
+/// what was never written is known from the list of its page ranges.
+pub struct PageBlob {
+    path: PathBuf,
+    ahead: ReadAhead<Ranges>,
+    is_paged: bool,
+    /// `None` where the service cannot list them.
+    allocated: OnceLock<Option<Vec<Range<u64>>>>,
+}
+
+opaque!(PageBlob);
+
+impl PageBlob {
+    /// Finds out what the service understands.
+    ///
+    /// # Errors
+    /// `Unsupported` where it takes no version that is known here; those of reading.
+    pub(in crate::storage) fn new(mut blob: Resource, cancel: &CancelToken) -> Result<Self> {
+        for (version, checksum) in VERSIONS {
+            blob.speak(vec![("x-ms-version", version.to_owned())], Some(checksum));
+            if !blob.is_understood()? {
+                continue;
+            }
+            return Ok(PageBlob {
+                path: PathBuf::from(blob.named().to_string()),
+                is_paged: version >= PAGED_FROM,
+                ahead: ReadAhead::new(Ranges(Arc::new(blob)), cancel.clone()),
+                allocated: OnceLock::new(),
+            });
+        }
+        let what = "the blob service understands none of the versions 2017-11-09 to 2020-10-02";
+        Err(Error::new(ErrorKind::Unsupported, what).at_path(blob.named().to_string()))
+    }
+
+    pub(super) fn blob(&self) -> &Resource {
+        &self.ahead.inner().0
+    }
+
+    pub(super) fn lister(&self) -> Lister<'_> {
+        Lister {
+            blob: self.blob(),
+            is_paged: self.is_paged,
+        }
+    }
+
+    /// Asks the service whether the blob is still the one that was opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`; those of reading.
+    pub fn check(&self) -> Result<()> {
+        self.blob().confirm()
+    }
+
+    fn refuse(&self) -> Error {
+        let what = "a page blob is only read";
+        Error::new(ErrorKind::Unsupported, what).at_path(&self.path)
+    }
+}
+
+impl Storage for PageBlob {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.blob().identity().len)
+    }
+
+    fn has_fixed_len(&self) -> bool {
+        true
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let (end, len) = (range_end(&self.path, offset, buf.len())?, self.len()?);
+        match end <= len || buf.is_empty() {
+            true => self.ahead.read(buf, offset),
+            false => Err(past_end(&self.path, end, len)),
+        }
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    /// Page ranges; all is data where the service cannot list them.
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        if offset >= len {
+            return Ok(None);
+        }
+        if self.allocated.get().is_none() {
+            let listed = match self.lister().list(&List::Allocated) {
+                Ok(listed) => Some(listed),
+                Err(error) if is_of_blob(&error) => return Err(error),
+                Err(_) => None,
+            };
+            let _ = self.allocated.set(listed);
+        }
+        let Some(Some(allocated)) = self.allocated.get() else {
+            return Ok(Some(offset..len));
+        };
+        let next = allocated.partition_point(|range| range.end <= offset);
+        let next = allocated.get(next);
+        Ok(next.map(|range| range.start.max(offset)..range.end))
+    }
+
+    fn look_ahead_bytes(&self) -> u64 {
+        LOOK_AHEAD_BYTES
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        let len = self.blob().identity().len;
+        self.ahead.announce(range.start..range.end.min(len));
+    }
+}
+
+/// Whether it is an error of the blob or of the work, and not of one list.
+pub(super) fn is_of_blob(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Cancelled | ErrorKind::SourceChanged
+    )
+}
+
+/// The versions of the service that are spoken, the best first. Azure Stack takes the older ones.
+const VERSIONS: [(&str, Checksum); 3] = [
+    (PAGED_FROM, Checksum::Crc64),
+    ("2019-07-07", Checksum::Crc64),
+    ("2017-11-09", Checksum::Md5),
+];
+/// The first version that hands page lists out in pages.
+const PAGED_FROM: &str = "2020-10-02";
+const LOOK_AHEAD_BYTES: u64 = 48 << 20;

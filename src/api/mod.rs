@@ -15,6 +15,6 @@ pub use delta::DeltaInfo;
 pub use disk::Disk;
 pub use disk_options::DiskOptions;
 pub use manifest::Block;
-pub use source::open_source;
+pub use source::{open_manifest, open_source};
 pub use sync::{Sync, SyncTarget, discard, recover, undo};
 pub use target::OpenTarget;

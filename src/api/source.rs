@@ -1,11 +1,15 @@
 //! Opening a source, wherever it is.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
+use crate::limits::Limits;
 use crate::location::{Location, NbdAddress, WebAddress};
+use crate::manifest::Manifest;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
+#[cfg(feature = "http")]
+use crate::storage::WebStorage;
 #[cfg(feature = "http")]
 use crate::sync::WebSource;
 use crate::sync::{HostSource, Source};
@@ -35,6 +39,27 @@ pub fn open_source(
     }
 }
 
+/// Opens the manifest at `at`, a file of this host or at a web server, of which only the rows that
+/// are needed are fetched.
+///
+/// # Errors
+/// Those of [`Manifest::open_with`] and of reaching the server; `InvalidInput` for other locations.
+pub fn open_manifest(at: &Location, connect: &ConnectOptions, work: &Work) -> Result<Manifest> {
+    match at {
+        Location::Path(path) => Manifest::open_with(path, &Limits::default()),
+        #[cfg(feature = "http")]
+        Location::Web(address) => {
+            let web = WebStorage::open(address, &connect.http, work.cancel())?;
+            Manifest::from_storage(web.storage(), &Limits::default())
+        }
+        _ => {
+            let what = "a manifest is a file of this host, or at a web server";
+            let _ = (connect, work);
+            Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()))
+        }
+    }
+}
+
 #[cfg(feature = "http")]
 fn open_web(
     address: &WebAddress,
@@ -54,8 +79,6 @@ fn open_web(
     _: &ConnectOptions,
     _: &Work,
 ) -> Result<Source> {
-    use crate::error::{Error, ErrorKind};
-
     let what = "this build cannot read disks at web servers (feature `http`)";
     Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()))
 }
@@ -70,7 +93,6 @@ fn open_export(
 ) -> Result<Source> {
     use std::sync::Arc;
 
-    use crate::error::{Error, ErrorKind};
     use crate::image::Format;
     use crate::image::nbd::NbdExport;
     use crate::sync::Marker;
@@ -113,8 +135,6 @@ fn open_export(
     _: &ConnectOptions,
     _: &Work,
 ) -> Result<Source> {
-    use crate::error::{Error, ErrorKind};
-
     let what = "this build cannot read NBD exports (feature `nbd`)";
     Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()))
 }

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::open_source;
+use crate::api::{open_manifest, open_source};
 use crate::duration::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
+use crate::manifest::Manifest;
 use crate::remote::ConnectOptions;
 #[cfg(feature = "http")]
 use crate::storage::HttpOptions;
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
 use crate::sync::{Cloning, HostSide, HostTargetOptions, Mode, Safety, Source, Verify};
 use crate::units::parse_size;
-use crate::{BlockSize, Error, ErrorKind, Limits, Location, Work};
+use crate::{BlockSize, Error, ErrorKind, Location, WebAddress, Work};
 use clap::Args;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 
@@ -89,6 +90,14 @@ impl Common {
         open_source(at, image, &self.source_options(), &self.connect(), work)
     }
 
+    /// Opens a manifest.
+    ///
+    /// # Errors
+    /// Those of [`open_manifest`].
+    pub(super) fn open_manifest(&self, at: &Location, work: &Work) -> Result<Manifest, Error> {
+        open_manifest(at, &self.connect(), work)
+    }
+
     /// Opens an image or manifest.
     ///
     /// # Errors
@@ -106,15 +115,13 @@ impl Common {
             _ => parents.options(None),
         };
         let image = holes.of(image);
+        let is_named_so = |it: &WebAddress| it.path().ends_with(".manifest");
         match (at, format) {
-            (Location::Path(path), Some(SideFormat::Manifest)) => {
-                HostSide::open_manifest(path, &Limits::default())
+            (_, Some(SideFormat::Manifest)) => self.open_manifest(at, work).map(HostSide::Manifest),
+            (Location::Web(address), None) if is_named_so(address) => {
+                self.open_manifest(at, work).map(HostSide::Manifest)
             }
             (Location::Path(path), _) => HostSide::open(path, &image, &self.source_options()),
-            (_, Some(SideFormat::Manifest)) => {
-                let what = "a manifest is a file of this host";
-                Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()))
-            }
             _ => HostSide::of(self.open_source(at, &image, work)?),
         }
     }

@@ -1,13 +1,11 @@
 //! `diskdelta verify`
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::diff::{Newer, with_manifest};
 use crate::hash::Hash;
-use crate::manifest::Manifest;
 use crate::units::{format_count, format_size};
-use crate::{Extent, Limits, Location};
+use crate::{Extent, Location};
 use serde::Serialize;
 
 use super::args::{self, Holes, OneImage};
@@ -21,8 +19,8 @@ pub(super) struct Args {
     #[arg(value_parser = args::readable())]
     image: Location,
     /// Manifest to compare with
-    #[arg(value_parser = args::here())]
-    manifest: PathBuf,
+    #[arg(value_parser = args::readable())]
+    manifest: Location,
     #[command(flatten)]
     open: OneImage,
     #[command(flatten)]
@@ -51,7 +49,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         .open_source(&args.image, &image, &context.work)?;
     let warnings = source.warnings().to_vec();
     context.warn(&warnings);
-    let manifest = Manifest::open_with(&args.manifest, &Limits::default())?;
+    let manifest = context
+        .common
+        .open_manifest(&args.manifest, &context.work)?;
     let found = with_manifest(
         &**source.readable()?,
         &manifest,

@@ -405,3 +405,24 @@ fn a_token_is_made_where_the_server_asks_for_one_and_goes_to_no_other_host() {
     let refused = run(&words);
     assert!(!format!("{refused:?}").contains("T0KEN"));
 }
+
+#[test]
+fn a_published_manifest_is_read_where_it_is() {
+    let fixture = Fixture::new();
+    fixture.disk("web.raw", 4000, 1);
+    fixture.done("manifest web.raw -o web.manifest --block-size 4K");
+    let bytes = fixture.bytes("web.manifest");
+    let server = serving(bytes.clone(), |_, answer| answer);
+    let from = server.at(&format!("/web.manifest?sig={SIGNATURE}"));
+    fixture.done(&format!("verify web.raw {from}"));
+    fixture.done(&format!("diff {from} web.raw"));
+    fixture.done(&format!("diff {from} web.raw --source-format manifest"));
+    let mut spoilt = bytes;
+    let middle = spoilt.len() / 2;
+    spoilt[middle] ^= 1;
+    let server = serving(spoilt, |_, answer| answer);
+    let from = server.at(&format!("/web.manifest?sig={SIGNATURE}"));
+    let run = fixture.run(&format!("verify web.raw {from}"));
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(!format!("{run:?}").contains(SIGNATURE));
+}

@@ -3,9 +3,13 @@
 
 mod azure;
 mod blob;
+#[path = "../remote/certificates.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod certificates;
 #[path = "../cli/fixture.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod fixture;
 mod http;
+mod nginx;
 mod secrets;
 mod server;

@@ -6,7 +6,9 @@ use super::endpoint::source::SyncContext;
 use super::scan::differences::narrowed;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::Image;
+use crate::manifest::root_of;
 use crate::progress::Phase;
 
 /// Compares `ranges` of the target, read from the medium, with the source.
@@ -37,6 +39,26 @@ pub(super) fn verify_all(context: &SyncContext<'_>, target: &dyn Image) -> Resul
     equal(context, target, None)
 }
 
+/// Compares all of the target, read from the medium, with the root of what was read of the source,
+/// which is not read again.
+///
+/// # Errors
+/// As [`verify_ranges`].
+pub(super) fn verify_root(context: &SyncContext<'_>, target: &dyn Image, root: Hash) -> Result<()> {
+    target.drop_cache(0..target.disk_len());
+    let work = context.work.with_phase(Phase::Verify);
+    match root_of(target, context.options.block_size, &work)? == root {
+        true => Ok(()),
+        false => Err(differs()),
+    }
+}
+
+fn differs() -> Error {
+    let what = "the target does not hold what the source holds";
+    Error::new(ErrorKind::VerifyFailed, what)
+        .advise("sync again; if it comes back, the target's medium or the source is failing")
+}
+
 fn equal(
     context: &SyncContext<'_>,
     target: &dyn Image,
@@ -47,12 +69,7 @@ fn equal(
         .with_change_map(ranges);
     let work = context.work.with_phase(Phase::Verify);
     let compared = context.compare(target, &options, &work, &|difference| {
-        Err(Error::new(
-            ErrorKind::VerifyFailed,
-            "the target does not hold what the source holds",
-        )
-        .at_offset(difference.offset)
-        .advise("sync again; if it comes back, the target's medium or the source is failing"))
+        Err(differs().at_offset(difference.offset))
     });
     // A source that was written to meanwhile is no fault of the target.
     let kinds = [ErrorKind::VerifyFailed];

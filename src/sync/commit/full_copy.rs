@@ -20,7 +20,7 @@ use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
-use crate::sync::verify::verify_all;
+use crate::sync::verify::{verify_all, verify_root};
 use crate::target_state::TargetState;
 
 /// Copies all of the source to a new file and gives it the target's name. `old` is the target
@@ -244,10 +244,21 @@ fn copy(
         written_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     };
+    let mut root = None;
     if !report.cloned {
         let skips = context.options.skip_unreadable;
-        let options = CompareOptions::default().with_skip_unreadable(skips);
-        let compared = context.compare(&*image, &options, context.work, &write)?;
+        let compared = match context.source.is_distant() && !skips {
+            true => {
+                let (backend, size) = (&context.source.backend, context.options.block_size);
+                let (compared, its) = backend.everything(disk_len, size, context.work, &write)?;
+                root = Some(its);
+                compared
+            }
+            false => {
+                let options = CompareOptions::default().with_skip_unreadable(skips);
+                context.compare(&*image, &options, context.work, &write)?
+            }
+        };
         report.count(compared);
         report.written_bytes = written_bytes.load(Ordering::Relaxed);
         keep_old(&report.unreadable, old, &*image, context.work)?;
@@ -262,7 +273,10 @@ fn copy(
         Verify::All => true,
     };
     if is_read {
-        verify_all(context, &*image)?;
+        match root {
+            Some(root) => verify_root(context, &*image, root)?,
+            None => verify_all(context, &*image)?,
+        }
         report.verified = Verified::All;
     }
     let next = match &context.options.target_manifest {

@@ -133,6 +133,12 @@ impl Source {
         self.backend.image()
     }
 
+    /// Whether reading it costs so much that nothing should be read twice.
+    pub(in crate::sync) fn is_distant(&self) -> bool {
+        self.image()
+            .is_some_and(|image| image.look_ahead_bytes() > 0)
+    }
+
     /// The image, to be read.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub(in crate::sync) fn choose(
     let Some(source) = context.source.image() else {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     };
-    if source.look_ahead_bytes() > 0 {
+    if context.source.is_distant() {
         let why = "the source is reached over a network";
         return Ok((Mode::Delta, why.to_owned()));
     }

@@ -392,3 +392,34 @@ fn snapshots_of_a_storage_account_are_told_by_their_time() {
     };
     assert!(why.contains("ignores which snapshot"), "{why}");
 }
+
+#[test]
+fn the_probe_for_the_real_service_shows_what_it_answers_and_no_address() {
+    let (_, _, service) = snapshots();
+    let server = serving(&service, |_, answer| answer);
+    let fixture = Fixture::new();
+    for (name, path) in [("new.url", NEW), ("old.url", OLD)] {
+        let address = format!("\"{}\"\n", address(&server, &service, path));
+        std::fs::write(fixture.path(name), address).unwrap();
+    }
+    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/azure/probe.sh");
+    let output = Command::new(probe)
+        .args(["new.url", "old.url"])
+        .current_dir(fixture.path(""))
+        .output()
+        .unwrap();
+    let text = format!("{output:?}");
+    assert!(output.status.success() && !text.contains("S1G"), "{text}");
+    for part in [
+        "x-ms-content-crc64",
+        "content-md5",
+        "<PageRange>",
+        "ClearRange",
+        "412",
+        "416",
+        "404",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(server.log().len(), 12);
+}

@@ -7,9 +7,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use diskdelta::image::Image;
+use std::sync::Arc;
+
+use diskdelta::diff::{CompareOptions, compare};
 use diskdelta::image::nbd::NbdExport;
-use diskdelta::{ErrorKind, Extent, Location, NbdAddress};
+use diskdelta::image::{Image, Raw};
+use diskdelta::storage::MemoryStorage;
+use diskdelta::{ErrorKind, Extent, Location, NbdAddress, Work};
 
 const LEN: usize = 4 << 20;
 
@@ -38,6 +42,40 @@ fn many_requests_are_under_way_on_one_connection() {
     // One after the other they take 6.4 s.
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn one_thread_has_many_requests_under_way_at_another_host() {
+    let Some(at) = Fixture::new() else {
+        return;
+    };
+    let filters = ["--filter=delay", "--filter=multi-conn"];
+    let (_server, port) =
+        at.serve_port_with(&filters, &["rdelay=500ms", "multi-conn-mode=disable"]);
+    let Ok(Location::Nbd(address)) = format!("nbd://127.0.0.1:{port}/").parse() else {
+        panic!("this is an address");
+    };
+    let export = NbdExport::open(&address, None).unwrap();
+    let expected = Raw::open(Arc::new(MemoryStorage::new("expected", at.bytes.clone()))).unwrap();
+    let work = Work::with_threads(1).unwrap();
+    let begun = Instant::now();
+    let report = compare(
+        &export,
+        &expected,
+        &CompareOptions::default(),
+        &work,
+        &|it| panic!("differs at {}", it.offset),
+    );
+    assert_eq!(report.unwrap().compared_bytes, LEN as u64);
+    // One after the other they take 4 s and more.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+
+    // What was announced and is never read keeps nothing waiting.
+    export.will_read(0..LEN as u64);
+    let begun = Instant::now();
+    drop(export);
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
@@ -104,8 +142,8 @@ fn an_export_is_read_over_a_port() {
 #[test]
 fn an_export_is_read_over_tls_and_only_from_the_server_of_that_name() {
     use crate::certificates::{Authority, Valid};
+    use diskdelta::Disk;
     use diskdelta::peer::{ConnectOptions, DialOptions, Identity};
-    use diskdelta::{Disk, Work};
 
     let Some(at) = Fixture::new() else {
         return;
@@ -200,6 +238,10 @@ impl Fixture {
     }
 
     fn serve_port(&self, options: &[&str]) -> (Server, u16) {
+        self.serve_port_with(options, &[])
+    }
+
+    fn serve_port_with(&self, options: &[&str], more: &[&str]) -> (Server, u16) {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -208,6 +250,7 @@ impl Fixture {
             .args(options)
             .arg("file")
             .arg(self.path("disk.raw"))
+            .args(more)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

@@ -1,7 +1,7 @@
 //! One connection to an export, on which several requests are under way at once.
 
 use std::io::{BufReader, Read, Write};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -12,6 +12,7 @@ use super::reply::failed;
 use super::socket::Patient;
 use super::stream::Duplex;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 
 /// A connection that any thread may ask something. A thread of its own reads the replies, in
 /// whatever order they come, and gives each to the thread that waits for it.
@@ -19,6 +20,8 @@ pub(super) struct Connection {
     writer: Mutex<Patient<Box<dyn Write + Send>>>,
     replies: Arc<Replies>,
     reader: Option<JoinHandle<()>>,
+    /// Ends what the reader waits for.
+    stop: CancelToken,
     /// Dropped last.
     _guard: Option<Box<dyn Send + Sync>>,
 }
@@ -34,7 +37,7 @@ impl Connection {
         contexts: Contexts,
     ) -> Result<Self> {
         let replies = Arc::new(Replies::new(info, contexts));
-        let (reader, writer, guard) = stream.split();
+        let (reader, writer, guard, stop) = stream.split();
         let for_reader = replies.clone();
         let reader = thread::Builder::new()
             .name("nbd".to_owned())
@@ -44,6 +47,7 @@ impl Connection {
             writer: Mutex::new(writer),
             replies,
             reader: Some(reader),
+            stop,
             _guard: guard,
         })
     }
@@ -64,6 +68,20 @@ impl Connection {
     /// `InvalidInput` for a range that is not aligned, too long or beyond the disk; what the server
     /// says went wrong; `Malformed` and `Io`, after which the connection has ended; `Cancelled`.
     pub(super) fn call(&self, request: Request) -> Result<Answer> {
+        let answer = self.begin(request)?.recv();
+        answer.unwrap_or_else(|_| Err(self.replies.error()))
+    }
+
+    /// Whether [`begin`](Self::begin) does not wait now.
+    pub(super) fn has_room(&self) -> bool {
+        self.replies.has_room()
+    }
+
+    /// Asks; the answer comes later, or nothing, where the connection ends before.
+    ///
+    /// # Errors
+    /// `InvalidInput` as for [`call`](Self::call); that of a connection that has ended.
+    pub(super) fn begin(&self, request: Request) -> Result<Receiver<Result<Answer>>> {
         let (sender, receiver) = sync_channel(1);
         let cookie = self.replies.register(request, sender)?;
         let message = request.message(cookie);
@@ -73,9 +91,7 @@ impl Connection {
         if let Err(cause) = sent {
             self.replies.end(failed(cause));
         }
-        // An answer comes for each request, or an error when the connection ends.
-        let answer = receiver.recv();
-        answer.unwrap_or_else(|_| Err(self.replies.error()))
+        Ok(receiver)
     }
 }
 
@@ -89,6 +105,8 @@ impl Drop for Connection {
             // No answer comes, and none is needed.
             let _ = writer.write_all(&goodbye());
         }
+        // Answers may still be under way.
+        self.stop.cancel();
         if let Some(reader) = self.reader.take() {
             // It has nothing to tell.
             let _ = reader.join();

@@ -8,6 +8,7 @@ use super::Ranges;
 use super::connection::Connection;
 use super::handshake::{ExportInfo, agree, greet, start_tls};
 use super::pending::{Answer, Request, Status};
+use super::read_ahead::{REQUEST_BYTES, ReadAhead};
 use super::reply::failed;
 use super::socket::{Line, cancelled};
 use super::stream::Secure;
@@ -27,6 +28,7 @@ pub struct NbdExport {
     connections: Mutex<Connections>,
     /// What the last answer said of zeros: from where on, and the extents from there.
     known: Mutex<Vec<Extent>>,
+    ahead: ReadAhead,
 }
 
 opaque!(NbdExport);
@@ -93,6 +95,7 @@ impl NbdExport {
                 most: if info.multi_conn { CONNECTIONS } else { 1 },
             }),
             known: Mutex::default(),
+            ahead: ReadAhead::default(),
         })
     }
 
@@ -169,19 +172,50 @@ impl NbdExport {
         }
     }
 
-    /// Reads whole blocks of the server's.
+    /// Reads whole blocks of the server's, some of which may have been asked for before.
     fn read_blocks(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let max = READ_BYTES.min(self.info.max_payload as usize);
-        let mut at = offset;
-        for part in buf.chunks_mut(max) {
-            // At most `max`.
-            let len = part.len() as u32;
-            if let Answer::Bytes(bytes) = self.call(Request::Read { offset: at, len })? {
-                part.copy_from_slice(&bytes);
-            }
-            at += u64::from(len);
+        let mut done = 0;
+        while let Some(left) = buf.get_mut(done..).filter(|left| !left.is_empty()) {
+            let at = offset + done as u64;
+            let bytes = match self.ahead.take(at, left.len() as u64) {
+                Some(bytes) => bytes,
+                None => {
+                    let next = self.ahead.next_after(at);
+                    let gap = next.map_or(u64::MAX, |next| next - at);
+                    // At most `max`.
+                    let len = (left.len().min(max) as u64).min(gap) as u32;
+                    match self.call(Request::Read { offset: at, len })? {
+                        Answer::Bytes(bytes) => bytes,
+                        Answer::Status(_) => Vec::new(),
+                    }
+                }
+            };
+            let Some(part) = left.get_mut(..bytes.len()).filter(|part| !part.is_empty()) else {
+                return Err(self
+                    .way
+                    .explain(Error::malformed("the answer is of another length")));
+            };
+            part.copy_from_slice(&bytes);
+            done += bytes.len();
         }
         Ok(())
+    }
+
+    /// Asks for a piece of what will be read, where the answer need not be waited for.
+    fn ask_ahead(&self, piece: Range<u64>) -> Result<bool> {
+        let connection = self.connection()?;
+        if !connection.has_room() {
+            return Ok(false);
+        }
+        let (offset, len) = (piece.start, piece.end - piece.start);
+        let request = Request::Read {
+            offset,
+            // At most the length of a piece.
+            len: len as u32,
+        };
+        self.ahead.insert(offset, len, connection.begin(request)?);
+        Ok(true)
     }
 
     /// Asks what lies from `offset` on.
@@ -260,6 +294,29 @@ impl Image for NbdExport {
         })
     }
 
+    fn will_read(&self, range: Range<u64>) {
+        let block = u64::from(self.info.min_block);
+        let step = REQUEST_BYTES.min(u64::from(self.info.max_payload));
+        let mut at = range.start - range.start % block;
+        let end = range.end.min(self.info.disk_len);
+        let end = end.next_multiple_of(block).min(self.info.disk_len);
+        while at < end {
+            let piece = at..at.saturating_add(step).min(end);
+            at = piece.end;
+            // A hint: what goes wrong shows when the bytes are read.
+            if self.ahead.lacks(piece.start) && !matches!(self.ask_ahead(piece), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    fn look_ahead_bytes(&self) -> u64 {
+        match self.way.address.server() {
+            NbdServer::Tcp { .. } => LOOK_AHEAD_BYTES,
+            NbdServer::Unix(_) => 0,
+        }
+    }
+
     fn info(&self) -> ImageInfo {
         ImageInfo {
             facts: vec![("export", self.way.address.to_string())],
@@ -315,6 +372,8 @@ impl Way {
 const ASKED_BYTES: u64 = 1 << 30;
 /// How much is read by one request, at most.
 const READ_BYTES: usize = 2 << 20;
+/// How far ahead another host is asked.
+const LOOK_AHEAD_BYTES: u64 = 16 << 20;
 const CONNECTIONS: usize = 8;
 /// How many requests a connection has before another one is opened beside it.
 const BUSY: usize = 4;

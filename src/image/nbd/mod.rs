@@ -12,6 +12,7 @@ mod format;
 mod handshake;
 mod pending;
 mod ranges;
+mod read_ahead;
 mod replies;
 mod reply;
 pub(crate) mod socket;

@@ -87,6 +87,12 @@ impl Replies {
         Ok(cookie)
     }
 
+    /// Whether a request can be entered without waiting.
+    pub(super) fn has_room(&self) -> bool {
+        let table = self.lock();
+        table.ended.is_none() && table.waiting.len() < IN_FLIGHT
+    }
+
     /// Waits for a request; when the oldest one was made. `None` once the connection has ended.
     pub(super) fn wait(&self) -> Option<Instant> {
         let mut table = self.lock();
@@ -146,5 +152,5 @@ impl Table {
     }
 }
 
-/// Requests under way at once: what servers take without waiting, and enough for a long way.
-const IN_FLIGHT: usize = 16;
+/// Requests under way at once, enough for a long way; servers leave some of them waiting.
+const IN_FLIGHT: usize = 32;

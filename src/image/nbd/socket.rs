@@ -119,13 +119,14 @@ impl Line {
 }
 
 impl Patient<Duplex> {
-    /// A stream for each direction, and what must live as long as they.
+    /// A stream for each direction, what must live as long as they, and what ends the reader.
     pub(super) fn split(
         self,
     ) -> (
         Patient<Box<dyn Read + Send>>,
         Patient<Box<dyn Write + Send>>,
         Option<Box<dyn Send + Sync>>,
+        CancelToken,
     ) {
         let Duplex {
             reader,
@@ -133,10 +134,11 @@ impl Patient<Duplex> {
             guard,
         } = self.stream;
         let (limit, asked) = (self.limit, self.asked);
+        let stop = self.cancel.child();
         let reader = Patient {
             stream: reader,
             limit,
-            cancel: self.cancel.clone(),
+            cancel: stop.clone(),
             asked,
         };
         let writer = Patient {
@@ -145,7 +147,7 @@ impl Patient<Duplex> {
             cancel: self.cancel,
             asked,
         };
-        (reader, writer, guard)
+        (reader, writer, guard, stop)
     }
 }
 

@@ -86,8 +86,8 @@ impl FromStr for ChangeMapKind {
             let what = "cannot use a map of `qemu-img map`: `data` means unchanged with \
                         x-dirty-bitmap, and allocated without it";
             return Err(Error::new(ErrorKind::Unsupported, what).advise(
-                "write the map with `nbdinfo --json --map=qemu:dirty-bitmap:NAME URI`, or read \
-                 the bitmap with a source nbd://…?bitmap=NAME",
+                "have nbdinfo write the map of qemu:dirty-bitmap:NAME as JSON, or name the bitmap in \
+                 the address of the source: nbd://…?bitmap=NAME",
             ));
         }
         let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();

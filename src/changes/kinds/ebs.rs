@@ -32,7 +32,7 @@ pub(in crate::changes) fn read(input: impl Read, disk_len: u64) -> Result<Region
         true => Err(
             Error::malformed("an answer ends with a token: its next part is missing")
                 .in_field("NextToken")
-                .advise("append the answers that follow, each asked for with `--next-token`"),
+                .advise("append the answers that follow, up to the one without a token"),
         ),
         false => Ok(answers.regions),
     }

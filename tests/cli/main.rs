@@ -3,6 +3,7 @@
 
 #[path = "../remote/certificates.rs"]
 mod certificates;
+mod changes;
 mod containers;
 mod devices;
 mod durable;

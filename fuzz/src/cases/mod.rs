@@ -33,7 +33,7 @@ pub enum Depth {
 pub type Target = (&'static str, fn(&[u8]) -> Depth);
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     ("vhd_raw", targets::vhd::raw),
     ("vhd_structured", targets::vhd::structured),
     ("vhdx_raw", targets::vhdx::raw),
@@ -47,6 +47,8 @@ pub const TARGETS: [Target; 13] = [
     ("remote_frames", targets::remote::frames),
     ("remote_source", targets::remote::source),
     ("remote_target", targets::remote::target),
+    ("change_map", targets::change_map::change_map),
+    ("nbd_replies", targets::nbd::nbd_replies),
 ];
 
 /// Runs the target of that name.

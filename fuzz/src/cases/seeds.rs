@@ -14,6 +14,7 @@ use super::craft::vhd::Vhd;
 use super::craft::vhdx::{MIB, Vhdx};
 use super::craft::vhdx_log;
 use super::input::{Input, next_random};
+use super::targets;
 use super::targets::apply::raw;
 use super::targets::vhdx::pack;
 use super::work;
@@ -27,6 +28,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "manifest" => programs.chain(manifest_file()).collect(),
         "delta" => programs.chain(delta_file()).collect(),
         "remote_frames" => programs.chain([line()]).collect(),
+        "change_map" => targets::change_map::seeds().collect(),
+        "nbd_replies" => targets::nbd::seeds().to_vec(),
         _ => programs.collect(),
     }
 }

@@ -2,8 +2,10 @@
 
 pub mod apply;
 pub mod chain;
+pub mod change_map;
 pub mod delta;
 pub mod manifest;
+pub mod nbd;
 pub mod recover;
 pub mod remote;
 pub mod vhd;

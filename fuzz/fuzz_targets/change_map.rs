@@ -1,0 +1,2 @@
+#![no_main]
+diskdelta_fuzz::fuzz!(change_map);

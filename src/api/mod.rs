@@ -8,6 +8,7 @@ mod disk_options;
 mod manifest;
 mod source;
 mod sync;
+mod sync_target;
 mod target;
 
 pub use base::Base;
@@ -16,5 +17,6 @@ pub use disk::Disk;
 pub use disk_options::DiskOptions;
 pub use manifest::Block;
 pub use source::{open_manifest, open_source};
-pub use sync::{Sync, SyncTarget, discard, recover, undo};
+pub use sync::{Sync, discard, recover, undo};
+pub use sync_target::SyncTarget;
 pub use target::OpenTarget;

@@ -1,11 +1,10 @@
 //! One sync, prepared and run.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::disk::Disk;
+use super::sync_target::SyncTarget;
 use super::target::OpenTarget;
 use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,32 +13,12 @@ use crate::limits::Limits;
 use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
-use crate::storage::{Allocation, FileRef, HostFile, Storage};
+use crate::storage::{Allocation, FileRef, HostFile};
 use crate::sync::{
     self, BaseCheck, Cloning, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
     SyncReport, Target, Verify,
 };
 use crate::target_state::TargetState;
-
-/// Where a sync writes.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum SyncTarget {
-    /// An image file or block device of this host, or a file that is to be created.
-    Path(PathBuf),
-    /// A target that is reached as [`Sync::connect`] says.
-    Location(Location),
-    /// A storage of the caller's own, written where it is.
-    Storage {
-        /// Its bytes.
-        storage: Arc<dyn Storage>,
-        /// What they are.
-        format: Format,
-        /// The file for the redo log. It must be on a medium that outlives a crash, and be named
-        /// again for [`recover`].
-        log: PathBuf,
-    },
-}
 
 /// A sync that is prepared: the disk or delta that it takes, the target, and how.
 ///
@@ -418,45 +397,4 @@ fn with_target<T>(
 
 fn untouched(error: Error) -> Error {
     error.leaving(TargetState::Untouched)
-}
-
-impl SyncTarget {
-    /// A storage of the caller's own, with the file for its redo log.
-    pub fn storage(storage: Arc<dyn Storage>, format: Format, log: impl Into<PathBuf>) -> Self {
-        SyncTarget::Storage {
-            storage,
-            format,
-            log: log.into(),
-        }
-    }
-}
-
-impl fmt::Debug for SyncTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut tuple = f.debug_tuple("SyncTarget");
-        match self {
-            SyncTarget::Path(path) => tuple.field(path),
-            SyncTarget::Location(location) => tuple.field(location),
-            SyncTarget::Storage { storage, .. } => tuple.field(&storage.path()),
-        };
-        tuple.finish()
-    }
-}
-
-impl<P: AsRef<Path> + ?Sized> From<&P> for SyncTarget {
-    fn from(path: &P) -> Self {
-        SyncTarget::Path(path.as_ref().to_owned())
-    }
-}
-
-impl From<Location> for SyncTarget {
-    fn from(location: Location) -> Self {
-        SyncTarget::Location(location)
-    }
-}
-
-impl From<PathBuf> for SyncTarget {
-    fn from(path: PathBuf) -> Self {
-        SyncTarget::Path(path)
-    }
 }

@@ -115,6 +115,7 @@ pub struct SyncReport {
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) trusts_manifest: bool,
     /// Whether a change map stood for comparing.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) trusts_map: bool,
 }
 

@@ -9,16 +9,12 @@
 //! - `elsewhere`: another test runs it, or it is what runs the tests.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::Command;
 
 use clap::Parser;
 use diskdelta::cli::Cli;
 
 use crate::pages::{Block, Page, pages};
-
-const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
+use crate::sandbox::Sandbox;
 
 #[test]
 fn every_block_of_shell_lines_says_how_it_is_tested() {
@@ -117,7 +113,14 @@ fn parses(page: &Page, block: &Block, line: &str) -> bool {
     let Some(start) = line.strip_prefix("diskdelta ") else {
         return false;
     };
-    let words = words(start);
+    // A word that names a file with an address is read where it is parsed.
+    let words = words(start)
+        .into_iter()
+        .map(|word| match word.strip_prefix('@') {
+            Some(_) => "https://host.example/disk.vhdx".to_owned(),
+            None => word,
+        });
+    let words: Vec<_> = words.collect();
     if let Err(error) = Cli::try_parse_from([&["diskdelta".to_owned()], &words[..]].concat()) {
         assert!(
             !error.use_stderr(),
@@ -147,64 +150,4 @@ fn words(line: &str) -> Vec<String> {
     }
     words.extend(word);
     words
-}
-
-/// A directory with disks: `web` is the newest disk, `old` and `base` an older copy of it.
-struct Sandbox(tempfile::TempDir);
-
-impl Sandbox {
-    fn new() -> Sandbox {
-        let sandbox = Sandbox(tempfile::tempdir().unwrap());
-        let path = |name: &str| sandbox.0.path().join(name);
-        for directory in ["srv", "dev", "log"] {
-            fs::create_dir(path(directory)).unwrap();
-        }
-        disk(&path("old.img"), 0);
-        disk(&path("new.img"), 40);
-        for (from, to) in [("new", "web.vhd"), ("old", "old.vhd"), ("old", "base.vhd")] {
-            sandbox.run("sample", &format!("diskdelta sync {from}.img {to}"));
-        }
-        for to in ["dev/web", "web.raw", "standby.raw"] {
-            fs::copy(path("old.img"), path(to)).unwrap();
-        }
-        sandbox
-    }
-
-    fn run(&self, place: &str, line: &str) {
-        let status = match line.split_once("# exit status ") {
-            Some((_, status)) => status.trim().parse().unwrap(),
-            None => 0,
-        };
-        let top = self.0.path().display().to_string();
-        let line = line
-            .replace("/dev/vg0/", &format!("{top}/dev/"))
-            .replace("/srv/", &format!("{top}/srv/"));
-        let bin = Path::new(COMMAND).parent().unwrap();
-        let ran = Command::new("bash")
-            .args(["-c", &line])
-            .current_dir(self.0.path())
-            .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(status), "{place}: {line}\n{said}");
-    }
-}
-
-/// A disk of 8 MiB, some of which is data, with some pages changed.
-fn disk(path: &Path, changes: u64) {
-    let file = fs::File::create(path).unwrap();
-    file.set_len(8 << 20).unwrap();
-    for page in 0..300_u64 {
-        let seed = if page < changes { page + 1000 } else { page };
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let bytes = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        });
-        let bytes: Vec<u8> = bytes.take(512).flatten().collect();
-        file.write_all_at(&bytes, page * 3 * 4096).unwrap();
-    }
 }

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod commands;
+mod errors;
 mod links;
 mod pages;
+mod sandbox;
+mod schema;
 mod words;

@@ -2,7 +2,8 @@
 //!
 //! Only what reading a disk needs: the fixed newstyle handshake over a Unix socket, TCP or TLS
 //! (STARTTLS), structured replies, `base:allocation` and `qemu:dirty-bitmap` as meta contexts, READ
-//! and BLOCK_STATUS. The server is not trusted: every length that it states is checked before anything follows from it.
+//! and BLOCK_STATUS. The server is not trusted: every length that it states is checked before
+//! anything follows from it.
 
 #[cfg(feature = "testing")]
 mod client;

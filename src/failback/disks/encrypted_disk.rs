@@ -3,6 +3,9 @@
 //! While there is a chain it is what the disk holds. The disk itself, where it is there too, was
 //! made from it, for the VM that is about to be started, and goes with the next pass. A disk
 //! without a chain is one of before, and becomes the chain's first link.
+//!
+//! A file is there or not. A block device always is, so it is emptied: zeros are written over it,
+//! under the marker that it carries all that time, and that this was done is noted.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,10 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disk_path::{DiskPath, age, exists};
-use super::disk_state::{DiskState, cut, padded};
-use super::plaintext_disk::PlaintextDisk;
-use super::source_disk::SourceDisk;
+use super::disk_path::{DiskPath, age, exists, remove};
+use super::disk_state::{DiskState, cut, nothing, padded};
+use super::source_disk::{SourceDisk, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
@@ -23,8 +25,10 @@ use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, Manifest, TargetManifest};
 use crate::progress::Work;
 use crate::replica::{Changed, Key, Replica};
-use crate::storage::{Directory, HostDirectory, MemoryStorage, Storage, resolve_to_write};
-use crate::sync::for_sampled;
+use crate::storage::{
+    AbsentDirectory, Directory, FileRef, HostDirectory, MemoryStorage, Storage, resolve_to_write,
+};
+use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, for_sampled, sync};
 use crate::units::is_zero;
 
 /// Where an encrypted disk is kept, and its key.
@@ -70,24 +74,17 @@ impl EncryptedDisk {
 
     /// Whether there is a replica.
     pub(super) fn exists(&self) -> Result<bool> {
-        self.replica()?
-            .map_or(Ok(false), |replica| replica.exists())
+        self.replica()?.exists()
     }
 
     /// What the replica holds; `None` where there is none.
     pub(super) fn manifest(&self) -> Result<Option<Manifest>> {
-        match self.replica()? {
-            Some(replica) => replica.manifest(),
-            None => Ok(None),
-        }
+        self.replica()?.manifest()
     }
 
     /// As [`manifest`](Self::manifest), to stand for reading the disk.
     pub(super) fn target_manifest(&self) -> Result<Option<TargetManifest>> {
-        match self.replica()? {
-            Some(replica) => replica.target_manifest(),
-            None => Ok(None),
-        }
+        self.replica()?.target_manifest()
     }
 
     /// Free space where it lies, in bytes.
@@ -97,7 +94,7 @@ impl EncryptedDisk {
 
     /// Whether the replica is all that there is of the disk.
     pub(super) fn is_alone(&self, state: &DiskState) -> Result<bool> {
-        Ok(self.exists()? && !self.plaintext(state).is_there()?)
+        Ok(self.exists()? && !self.is_written_out(state)?)
     }
 
     /// How long ago the last pass was added, where clocks make sense.
@@ -108,9 +105,10 @@ impl EncryptedDisk {
     /// The root of what the replica holds, all of it read and authenticated; `None` where there
     /// is none.
     pub(super) fn verify(&self, work: &Work) -> Result<Option<Hash>> {
-        match self.replica()? {
-            Some(replica) if replica.exists()? => replica.verify(work).map(Some),
-            _ => Ok(None),
+        let replica = self.replica()?;
+        match replica.exists()? {
+            true => replica.verify(work).map(Some),
+            false => Ok(None),
         }
     }
 
@@ -126,17 +124,16 @@ impl EncryptedDisk {
         work: &Work,
     ) -> Result<u64> {
         let replica = self.make()?;
-        let plaintext = self.plaintext(state);
         let disk_len = source.disk_len();
         let create = self.create(disk_len);
         let anew = copy.amount == Amount::Everything;
         if anew {
             replica.remove()?;
         } else {
-            if plaintext.is_there()? && !replica.exists()? {
+            if self.is_written_out(state)? && !replica.exists()? {
                 self.take_in(&replica, disk_len, work)?;
             }
-            plaintext.empty(disk_len, work)?;
+            self.empty(state, disk_len, work)?;
         }
         // What the last pass left; a chain that is not there is compared with the whole disk.
         let since = state.current()?.map(|known| known.root());
@@ -154,7 +151,7 @@ impl EncryptedDisk {
         let appended = manifest::save(&state.file_ref(), |next| {
             source.append_to(&replica, rounded, changed, &next, work)
         })?;
-        plaintext.empty(disk_len, work)?;
+        self.empty(state, disk_len, work)?;
         match replica.compact(MOST_LINKS, work) {
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {}
             compacted => drop(compacted?),
@@ -164,7 +161,7 @@ impl EncryptedDisk {
             false => {
                 // What is written out is read back whole.
                 state.distrust()?;
-                plaintext.fill(&replica, &create, work)?;
+                self.write_out(state, &replica, &create, work)?;
             }
         }
         Ok(appended.changed_bytes)
@@ -172,15 +169,18 @@ impl EncryptedDisk {
 
     /// Takes note that the disk is being written, and not from the replica.
     pub(super) fn pass_over(&self, state: &DiskState) -> Result<()> {
-        self.plaintext(state).note_filled()
+        match self.disk_path.is_device {
+            true => state.unnote(EMPTY),
+            false => Ok(()),
+        }
     }
 
     /// Gives the replica up: the disk itself is what counts from here on.
     pub(super) fn give_up(&self) -> Result<()> {
-        let Some(replica) = self.replica()? else {
+        if !exists(&self.directory)? {
             return Ok(());
-        };
-        replica.remove()?;
+        }
+        self.replica()?.remove()?;
         fs::remove_dir(&self.directory)
             .map_err(|e| Error::io("remove directory", e).at_path(&self.directory))?;
         self.parent()?.sync()
@@ -238,22 +238,65 @@ impl EncryptedDisk {
         }
     }
 
-    fn plaintext<'a>(&'a self, state: &'a DiskState) -> PlaintextDisk<'a> {
-        PlaintextDisk {
-            disk_path: &self.disk_path,
-            state,
+    /// Whether the disk itself may hold anything.
+    fn is_written_out(&self, state: &DiskState) -> Result<bool> {
+        match self.disk_path.is_device {
+            true => Ok(!state.is_noted(EMPTY)?),
+            false => exists(&self.disk_path.blocked),
         }
+    }
+
+    /// Takes all away that the disk itself holds, of `disk_len` bytes. Durable when it returns.
+    fn empty(&self, state: &DiskState, disk_len: u64, work: &Work) -> Result<()> {
+        if !self.disk_path.is_device {
+            remove(&self.disk_path.blocked)?;
+            return self.disk_path.sync_directory();
+        }
+        if self.is_written_out(state)? {
+            self.write(&Source::new(nothing(disk_len)?), work)?;
+            state.note(EMPTY)?;
+        }
+        Ok(())
+    }
+
+    /// Writes out what the replica holds. Durable when it returns, and not read back.
+    fn write_out(
+        &self,
+        state: &DiskState,
+        replica: &Replica,
+        create: &CreateOptions,
+        work: &Work,
+    ) -> Result<()> {
+        if !self.disk_path.is_device {
+            return replica.restore(&FileRef::host(&self.disk_path.blocked)?, create, work);
+        }
+        self.pass_over(state)?;
+        self.write(&Source::new(Arc::new(replica.image(work)?)), work)
+    }
+
+    /// Writes to the device; what is zero on both sides already is not written again.
+    fn write(&self, source: &Source, work: &Work) -> Result<()> {
+        let target = open_to_write(&self.disk_path.own, self.disk_path.format)?;
+        let options = SyncOptions::default()
+            .with_mode(Mode::Delta)
+            .with_safety(Safety::InPlace)
+            .with_hold(true)
+            .with_allow_larger(true)
+            .with_verify(Verify::None);
+        sync(source, target.target(), &options, work).map(drop)
     }
 
     fn create(&self, disk_len: u64) -> CreateOptions {
         CreateOptions::new(CreateFormat::growing(self.disk_path.format), disk_len)
     }
 
-    fn replica(&self) -> Result<Option<Replica>> {
-        Ok(match exists(&self.directory)? {
-            true => Some(self.open()?),
-            false => None,
-        })
+    /// The replica; where its directory is missing it holds nothing.
+    fn replica(&self) -> Result<Replica> {
+        let directory: Arc<dyn Directory> = match exists(&self.directory)? {
+            true => Arc::new(HostDirectory::open(resolve_to_write(&self.directory)?)?),
+            false => Arc::new(AbsentDirectory::new(&self.directory)),
+        };
+        Ok(Replica::new(directory, self.key.clone()).only_own())
     }
 
     fn make(&self) -> Result<Replica> {
@@ -263,7 +306,7 @@ impl EncryptedDisk {
                 .map_err(|e| Error::io("create directory", e).at_path(&self.directory))?;
             parent.sync()?;
         }
-        self.open()
+        self.replica()
     }
 
     /// The directory that the replica's lies in.
@@ -271,13 +314,9 @@ impl EncryptedDisk {
         let parent = self.directory.parent().unwrap_or(Path::new("/"));
         HostDirectory::open(resolve_to_write(parent)?)
     }
-
-    fn open(&self) -> Result<Replica> {
-        let directory: Arc<dyn Directory> =
-            Arc::new(HostDirectory::open(resolve_to_write(&self.directory)?)?);
-        Ok(Replica::new(directory, self.key.clone()).only_own())
-    }
 }
 
 /// A chain of more links than that is put together.
 const MOST_LINKS: usize = 32;
+/// The note that a device was emptied.
+const EMPTY: &str = "empty";

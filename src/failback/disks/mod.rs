@@ -21,7 +21,6 @@ mod host_disks;
 mod measure;
 pub(in crate::failback) mod one_file;
 mod pass;
-mod plaintext_disk;
 mod prerequisites;
 mod restore;
 mod sampling;

@@ -1,12 +1,12 @@
 //! Which files the disks of a plan are, whatever paths lead to them.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::disk_path::DiskPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Plan;
 use crate::image::Format;
+use crate::storage::HostFile;
 
 /// A disk of a plan at one site, as a file of this host.
 #[derive(Debug)]
@@ -16,14 +16,15 @@ pub(in crate::failback) struct PlanFile {
     /// As the plan names it.
     pub named: PathBuf,
     own: PathBuf,
-    /// Device and inode, or the number of a block device; where it is there.
-    id: Option<(u64, u64)>,
+    /// Where it is there.
+    file: Option<HostFile>,
 }
 
 impl PlanFile {
     /// Whether both are one file.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.own == other.own || (self.id.is_some() && self.id == other.id)
+        let files = self.file.as_ref().zip(other.file.as_ref());
+        self.own == other.own || files.is_some_and(|(one, other)| one.is_same(other))
     }
 }
 
@@ -42,14 +43,10 @@ pub(in crate::failback) fn files(plan: &Plan) -> Vec<PlanFile> {
                 };
                 // Where it has several names, that is found elsewhere.
                 let there = disk_path.path().ok().flatten();
-                let facts = std::fs::metadata(there.as_ref().unwrap_or(&disk_path.own)).ok();
                 all.push(PlanFile {
                     disk: format!("{} of {}", disk.identity, vm.name),
                     named: path.to_owned(),
-                    id: facts.map(|facts| match facts.file_type().is_block_device() {
-                        true => (u64::MAX, facts.rdev()),
-                        false => (facts.dev(), facts.ino()),
-                    }),
+                    file: HostFile::at(there.as_ref().unwrap_or(&disk_path.own)).ok(),
                     own: disk_path.own,
                 });
             }

@@ -168,8 +168,9 @@ fn not_of_qemu(address: &Location) -> String {
 }
 
 fn is_of_qemu(site: &Site) -> bool {
-    #[cfg(feature = "qemu")]
-    return matches!(site.controller, Controller::Qemu { .. });
-    #[cfg(not(feature = "qemu"))]
-    false
+    match site.controller {
+        Controller::Commands { .. } | Controller::Own => false,
+        #[cfg(feature = "qemu")]
+        Controller::Qemu { .. } => true,
+    }
 }

@@ -382,7 +382,7 @@ fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
     for (to, more, said) in [
         (service, "", "`[recovery.connect]` names none"),
         (export, "", "not vhd"),
-        ("recovery = \"nbd://host/b\"", "", "no way to reach"),
+        ("recovery = \"ftp://host/b\"", "", "no way to reach"),
         ("recovery = \"ssh://host/../b\"", "", "`..`"),
     ] {
         let text = with(recovery, to, more).unwrap_err().to_string();

@@ -614,6 +614,26 @@ fn manifest_of(bytes: &[u8], work: &Work) -> Manifest {
 }
 
 #[test]
+fn a_copy_is_chosen_where_most_differs_whether_or_not_a_target_manifest_is_kept() {
+    let work = Work::with_threads(1).unwrap();
+    let old = noise(1000 * PAGE);
+    for (pages, mode) in [(1000, Mode::Full), (600, Mode::Full), (100, Mode::Delta)] {
+        let (directory, options) = kept_target(&old, &work);
+        let options = options.with_mode(Mode::Auto);
+        let mut new = old.clone();
+        for page in 0..pages {
+            new[page * PAGE] ^= 1;
+        }
+        for options in [options.clone(), options.with_target_manifest(None)] {
+            directory.insert("t.raw", old.clone());
+            let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
+            assert_eq!(report.mode, mode, "{pages}: {}", report.reason);
+            assert!(directory.bytes("t.raw").unwrap() == new);
+        }
+    }
+}
+
+#[test]
 fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
     let work = Work::with_threads(2).unwrap();
     let old = noise(1000 * PAGE);

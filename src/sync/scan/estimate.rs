@@ -6,7 +6,7 @@ use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::{Phase, Work};
 use crate::sync::endpoint::source::SyncContext;
-use crate::sync::options::{Mode, Safety, Verify};
+use crate::sync::options::{Cloning, Mode, Safety, Verify};
 use crate::units::{BlockSize, ExtentKind, PAGE_BYTES};
 
 /// Samples blocks on both sides and chooses; the text says why.
@@ -20,12 +20,6 @@ pub(in crate::sync) fn choose(
     if context.options.undo.is_some() {
         return Ok((Mode::Delta, "an undo file needs the old bytes".to_owned()));
     }
-    if context.options.target_manifest.is_some() {
-        return Ok((
-            Mode::Delta,
-            "a target manifest stands for reading the target".to_owned(),
-        ));
-    }
     if context.options.change_map.is_some() {
         return Ok((Mode::Delta, "changes were tracked".to_owned()));
     }
@@ -36,20 +30,24 @@ pub(in crate::sync) fn choose(
         let why = "the source is reached over a network";
         return Ok((Mode::Delta, why.to_owned()));
     }
-    if context.target.file_ref().is_none() {
+    let Some(file_ref) = context.target.file_ref() else {
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
-    }
+    };
     let is_atomic = context.options.safety == Safety::Atomic;
-    if is_atomic && context.options.verify != Verify::All {
+    let wants_root = context.options.target_manifest.is_some();
+    if is_atomic && context.options.verify != Verify::All && !wants_root {
         let disk_len = context.target_len(Some(target.disk_len()))?;
         if context.clonable_source(disk_len)?.is_some() {
             return Ok((Mode::Full, "the file system clones the source".to_owned()));
         }
     }
-    // A delta reads both sides and, prepared, writes what changed twice; a copy reads one side and
-    // writes everything once, and reads all of it back where that is wanted.
+    let clones = context.options.cloning == Cloning::Auto && file_ref.directory().can_clone()?;
+    // A delta reads both sides and, logged, writes what changed twice; a copy reads one side and
+    // writes everything once, and reads all of it back where that is wanted. To a clone what
+    // changed is written once.
     let limit = match (context.options.safety, context.options.verify) {
+        (Safety::Atomic, _) if clones => FULL_FROM_PERCENT_CLONED,
         (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,
         (Safety::Atomic, _) => FULL_FROM_PERCENT_VERIFIED,
         _ => {
@@ -154,3 +152,4 @@ const SAMPLES: u64 = 256;
 /// docs/internals/benchmarks.md.
 const FULL_FROM_PERCENT: u64 = 20;
 pub(crate) const FULL_FROM_PERCENT_VERIFIED: u64 = 50;
+const FULL_FROM_PERCENT_CLONED: u64 = 90;

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -36,6 +36,9 @@ pub enum Allocation {
 pub struct FileStorage {
     handle: Handle,
     punches: bool,
+    /// The system writes to a file for one thread at a time, and has the others spin meanwhile;
+    /// here they sleep.
+    writer: Mutex<()>,
     /// Holes are to be filled by the next sync. Not before: data that goes to space which was
     /// taken in advance costs the file system about twice as much as data that goes to a hole.
     unfilled: AtomicBool,
@@ -111,6 +114,7 @@ impl FileStorage {
         Ok(FileStorage {
             handle,
             punches,
+            writer: Mutex::new(()),
             unfilled: AtomicBool::new(false),
             hides_holes: OnceLock::new(),
         })
@@ -232,6 +236,7 @@ impl Storage for FileStorage {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let end = range_end(self.path(), offset, buf.len())?;
         length::within_process_limit(self.path(), end)?;
+        let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.handle.write_all_at(buf, offset)
     }
 

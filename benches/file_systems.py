@@ -40,10 +40,10 @@ def main():
 
 
 class Mounted:
-    """A file system of its own, with room for five disks."""
+    """A file system of its own, with room for seven disks."""
 
     def __init__(self, directory, kind, size):
-        self.directory, self.kind, self.size = directory, kind, size * 5 + 512
+        self.directory, self.kind, self.size = directory, kind, size * 7 + 1024
         self.point = directory / "mount"
 
     def __enter__(self):

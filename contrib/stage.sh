@@ -22,8 +22,10 @@ completions() {
 completions bash usr/share/bash-completion/completions/diskdelta
 completions zsh usr/share/zsh/vendor-completions/_diskdelta
 completions fish usr/share/fish/vendor_completions.d/diskdelta.fish
-install -D -m 644 contrib/diskdelta-recover.service \
-    "$dir/usr/lib/systemd/system/diskdelta-recover.service"
+for unit in diskdelta-recover.service diskdelta-failback.service; do
+    install -D -m 644 "contrib/$unit" "$dir/usr/lib/systemd/system/$unit"
+done
+install -D -m 755 contrib/failback-metrics "$dir/usr/share/doc/diskdelta/failback-metrics"
 for file in README.md CHANGELOG.md NOTICES.md LICENSE-MIT LICENSE-APACHE; do
     install -D -m 644 "$file" "$dir/usr/share/doc/diskdelta/$file"
 done

@@ -24,6 +24,8 @@ pub struct FakeVms {
     pub create: bool,
     /// More lines for the plan's `[recovery]`.
     pub recovery: String,
+    /// The plan's `[hooks]`.
+    pub hooks: String,
     /// The sites whose disks lie on another host, both on the same; `ssh` is a script, see
     /// [`FakeVms::shell`].
     pub remote: Vec<&'static str>,
@@ -42,6 +44,7 @@ impl FakeVms {
             job: String::new(),
             create: false,
             recovery: String::new(),
+            hooks: String::new(),
             remote: Vec::new(),
             connect: String::new(),
             export: None,
@@ -316,6 +319,7 @@ impl FakeVms {
             );
         }
         text += &self.recovery;
+        text += &self.hooks;
         for vm in &self.vms {
             let at = |site, path: PathBuf| self.remote_prefix(site) + path.to_str().unwrap();
             let recovery = at("recovery", self.source(vm));

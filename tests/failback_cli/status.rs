@@ -260,3 +260,76 @@ fn jobs_are_listed_a_line_each_and_those_that_a_later_one_superseded_say_so() {
     assert_eq!(jobs["jobs"][0]["job"], "shop");
     assert_eq!(fake_vms.ok(&["status", "shop.1"])["superseded_by"], "shop");
 }
+
+#[test]
+fn a_hook_is_told_what_happens_and_metrics_are_made_of_it() {
+    let mut fake_vms =
+        FakeVms::new(&["db1"]).with_job("protection_interval = \"1h\"\nmax_replica_age = \"1s\"");
+    let (events, hook) = (fake_vms.path("events"), fake_vms.path("hook.sh"));
+    let metrics = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/failback-metrics");
+    let script = format!(
+        "cat > {events}.now\n\
+         if command -v python3 > /dev/null; then python3 {metrics} {} < {events}.now; fi\n\
+         cat {events}.now >> {events}; echo >> {events}\n",
+        fake_vms.path("").display(),
+        events = events.display(),
+    );
+    fs::write(&hook, script).unwrap();
+    fake_vms.hooks = format!("[hooks]\nprogram = [\"sh\", {hook:?}]\n");
+    let told = || {
+        let text = fs::read_to_string(&events).unwrap_or_default();
+        let events = text.lines().filter(|line| !line.is_empty()).map(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&event["vm"], &event["status"]["job"]),
+                (&json!("db1"), &json!("shop"))
+            );
+            event["event"].as_str().unwrap().to_owned()
+        });
+        events.collect::<Vec<_>>()
+    };
+    let plan = fake_vms.plan();
+    fake_vms.ok(&["start", plan.to_str().unwrap(), "--yes", "--wait"]);
+    assert_eq!(told(), ["waits"]);
+    let broken = fake_vms.site("recovery", "db1").join("broken");
+    fs::write(&broken, "").unwrap();
+    let mut runner = fake_vms.spawn(&["complete", "shop", "--wait"]);
+    fake_vms.wait(&mut runner, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    fs::remove_file(&broken).unwrap();
+    runner.end();
+    fake_vms.ok(&["commit", "shop", "--wait"]);
+    let mut runner = fake_vms.spawn(&["reverse", "shop"]);
+    fake_vms.wait(&mut runner, "age", |_| {
+        told().contains(&"overdue".to_owned())
+    });
+    runner.kill();
+    let told = told();
+    let mut expected = [
+        "waits",
+        "stands_still",
+        "cutover_done",
+        "committed",
+        "pass_done",
+    ]
+    .iter();
+    let mut next = expected.next();
+    for event in &told {
+        if Some(&&event[..]) == next {
+            next = expected.next();
+        }
+    }
+    assert_eq!(next, None, "{told:?}");
+    let metrics = fs::read_to_string(fake_vms.path("diskdelta-failback-shop.prom"));
+    match metrics {
+        Ok(text) => shows(
+            &text,
+            &[
+                "phase{job_name=\"shop\",vm=\"db1\",phase=\"protected\"} 1",
+                "copy_overdue{job_name=\"shop\",vm=\"db1\"} 1",
+            ],
+        ),
+        Err(error) => eprintln!("LEFT OUT: python3 is not there ({error})"),
+    }
+}

@@ -17,6 +17,7 @@
 mod begin;
 mod controllers;
 mod directory;
+mod hooks;
 mod meter;
 mod preview;
 mod requests;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::controllers::{OwnControllers, as_planned, controllers};
 use super::directory::JobDirectory;
+use super::hooks::Hooks;
 use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
@@ -34,6 +35,7 @@ pub struct JobRunner {
     asked: GroupAsked,
     members: Vec<RunningVm>,
     leave: CancelToken,
+    hooks: Hooks,
     _lock: JobLock,
 }
 
@@ -112,7 +114,9 @@ impl JobRunner {
                 members.push(RunningVm::new(&directory, group, vm, own, work)?);
             }
         }
+        let hooks = Hooks::new(&directory, members.len())?;
         Ok(JobRunner {
+            hooks,
             directory,
             journal,
             begun_by,
@@ -198,7 +202,7 @@ impl JobRunner {
             for (index, handle) in handles.iter().enumerate() {
                 let state = handle.state();
                 if seen[index] != Some(state) {
-                    self.changed(index, seen[index].map(|state| state.phase), state, tell)?;
+                    self.changed(index, seen[index], state, tell)?;
                     seen[index] = Some(state);
                 }
             }
@@ -246,6 +250,7 @@ impl JobRunner {
                 }
                 published = Some((Instant::now(), moving));
             }
+            self.hooks.look_for_age()?;
             // An executor ends early only by an error, which its thread returns.
             let ended = threads.iter().any(|thread| thread.is_finished())
                 && !handles.iter().all(|handle| handle.state().phase.is_final());
@@ -358,16 +363,19 @@ impl JobRunner {
     }
 
     fn changed(
-        &self,
+        &mut self,
         index: usize,
-        before: Option<JobPhase>,
+        before: Option<State>,
         state: State,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let it = &self.members[index];
-        if state.phase == JobPhase::Committed && before != Some(JobPhase::Committed) {
+        if state.phase == JobPhase::Committed
+            && before.map(|state| state.phase) != Some(JobPhase::Committed)
+        {
             it.disks.forget_ways_back()?;
         }
+        self.hooks.changed(index, &it.vm, before.as_ref(), &state);
         let vm = it.vm.clone();
         let state = Box::new(state);
         tell(Event::Changed { vm, state });

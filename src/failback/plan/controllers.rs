@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::ControllerFile;
+use super::file::{ControllerFile, HooksFile};
 use super::types::Controller;
 use super::validate::Check;
 #[cfg(feature = "qemu")]
@@ -58,6 +58,18 @@ impl Check<'_> {
                     format!("`{kind}` is not a controller; there are `commands`, `qemu`, `own`");
                 Err(self.wrong(&key, at, why))
             }
+        }
+    }
+
+    /// The program that hears of what happens.
+    pub(super) fn hook(&self, hooks: Option<HooksFile>) -> Result<Option<Vec<String>>> {
+        let Some(HooksFile { program }) = hooks else {
+            return Ok(None);
+        };
+        let at = program.span().start;
+        match program.get_ref().first() {
+            Some(name) if !name.is_empty() => Ok(Some(program.into_inner())),
+            _ => Err(self.wrong("hooks.program", at, "no program is named")),
         }
     }
 

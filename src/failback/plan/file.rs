@@ -19,7 +19,14 @@ pub(super) struct PlanFile {
     pub job: JobFile,
     pub primary: SiteFile,
     pub recovery: SiteFile,
+    pub hooks: Option<HooksFile>,
     pub group: Vec<Spanned<GroupFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HooksFile {
+    pub program: Spanned<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]

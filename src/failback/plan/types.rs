@@ -45,6 +45,8 @@ pub struct Plan {
     pub primary: Site,
     /// The site that they fail over to.
     pub recovery: Site,
+    /// A program that hears of what happens to the job.
+    pub hook: Option<Vec<String>>,
     /// What is moved, in the order in which it is started.
     pub groups: Vec<Group>,
     /// The text that it was read from.

@@ -40,6 +40,7 @@ fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         job,
         primary,
         recovery,
+        hooks,
         group,
     } = file;
     let check = Check {
@@ -76,6 +77,7 @@ fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         discard_baseline: job.discard_baseline,
         primary: check.site("primary", primary)?,
         recovery: check.site("recovery", recovery)?,
+        hook: check.hook(hooks)?,
         groups: group
             .into_iter()
             .map(|group| check.group(&mut seen, group))

@@ -9,7 +9,7 @@ use super::handshake::{Contexts, ExportInfo};
 use super::pending::{Answer, Request, goodbye};
 use super::replies::Replies;
 use super::reply::failed;
-use super::socket::Patient;
+use super::socket::{Halves, Patient};
 use super::stream::Duplex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
@@ -37,7 +37,12 @@ impl Connection {
         contexts: Contexts,
     ) -> Result<Self> {
         let replies = Arc::new(Replies::new(info, contexts));
-        let (reader, writer, guard, stop) = stream.split();
+        let Halves {
+            reader,
+            writer,
+            guard,
+            stop,
+        } = stream.split();
         let for_reader = replies.clone();
         let reader = thread::Builder::new()
             .name("nbd".to_owned())

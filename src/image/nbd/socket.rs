@@ -119,15 +119,8 @@ impl Line {
 }
 
 impl Patient<Duplex> {
-    /// A stream for each direction, what must live as long as they, and what ends the reader.
-    pub(super) fn split(
-        self,
-    ) -> (
-        Patient<Box<dyn Read + Send>>,
-        Patient<Box<dyn Write + Send>>,
-        Option<Box<dyn Send + Sync>>,
-        CancelToken,
-    ) {
+    /// A stream for each direction.
+    pub(super) fn split(self) -> Halves {
         let Duplex {
             reader,
             writer,
@@ -135,20 +128,33 @@ impl Patient<Duplex> {
         } = self.stream;
         let (limit, asked) = (self.limit, self.asked);
         let stop = self.cancel.child();
-        let reader = Patient {
-            stream: reader,
-            limit,
-            cancel: stop.clone(),
-            asked,
-        };
-        let writer = Patient {
-            stream: writer,
-            limit,
-            cancel: self.cancel,
-            asked,
-        };
-        (reader, writer, guard, stop)
+        Halves {
+            reader: Patient {
+                stream: reader,
+                limit,
+                cancel: stop.clone(),
+                asked,
+            },
+            writer: Patient {
+                stream: writer,
+                limit,
+                cancel: self.cancel,
+                asked,
+            },
+            guard,
+            stop,
+        }
     }
+}
+
+/// A connection, for a thread that reads and others that write.
+pub(super) struct Halves {
+    pub reader: Patient<Box<dyn Read + Send>>,
+    pub writer: Patient<Box<dyn Write + Send>>,
+    /// What must live as long as the two.
+    pub guard: Option<Box<dyn Send + Sync>>,
+    /// Ends what the reader waits for.
+    pub stop: CancelToken,
 }
 
 impl<S> Patient<S> {

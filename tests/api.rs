@@ -7,16 +7,18 @@
 
 use std::fs;
 use std::iter;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use diskdelta::peer::ConnectOptions;
+use diskdelta::peer::{ConnectOptions, Retry, ShellOptions};
 use diskdelta::storage::MemoryStorage;
 use diskdelta::sync::{Mode, Outcome, Recovered, Safety, Verified};
 use diskdelta::{
-    Block, CancelToken, Delta, Disk, ErrorKind, Extent, Format, Location, Manifest, Phase,
-    Progress, SyncTarget, TargetState, Work,
+    Allocation, Block, CancelToken, CreateFormat, Delta, Disk, ErrorKind, Extent, Format, Location,
+    Manifest, Phase, Progress, SyncTarget, TargetState, Work,
 };
 use tempfile::TempDir;
 
@@ -292,6 +294,69 @@ fn a_storage_of_the_callers_own_is_source_and_target() {
 }
 
 #[test]
+fn what_has_no_meaning_for_a_storage_of_the_callers_own_is_refused() {
+    let at = Fixture::new();
+    let new = at.disk("new.raw");
+    let storage = Arc::new(MemoryStorage::new("mine", at.bytes("old.raw")));
+    let onto = || {
+        let target = SyncTarget::storage(storage.clone(), Format::Raw, at.path("log"));
+        new.sync_to(target)
+    };
+    for (sync, field) in [
+        (onto().create(CreateFormat::Raw), "create"),
+        (onto().log_dir(at.path("logs")), "log_dir"),
+        (onto().allocation(Allocation::Sparse), "allocation"),
+        (onto().part_links(), "part_links"),
+    ] {
+        let error = sync.run(&at.work).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::InvalidInput, Some(field))
+        );
+    }
+    assert_eq!(storage.to_vec(), at.bytes("old.raw"));
+}
+
+#[test]
+fn a_sync_is_begun_again_where_its_connection_broke_and_a_client_does_one_sync() {
+    let at = Fixture::new();
+    let shell = at.path("shell");
+    let script = format!(
+        "#!/bin/sh\n[ -e {broken} ] || {{ touch {broken}; exit 1; }}\nexec {agent} serve --stdio\n",
+        broken = at.path("broken").display(),
+        agent = env!("CARGO_BIN_EXE_diskdelta"),
+    );
+    fs::write(&shell, script).unwrap();
+    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = ShellOptions::default().with_shell(shell.display().to_string());
+    let connect = ConnectOptions::default().with_shell(options);
+    let there = format!("ssh://host{}", at.path("old.raw").display());
+    let new = at.disk("new.raw");
+    let push = |connect: ConnectOptions| {
+        let target: Location = there.parse().unwrap();
+        new.sync_to(target).connect(connect).run(&at.work)
+    };
+    assert_eq!(push(connect.clone()).unwrap_err().kind(), ErrorKind::Io);
+    fs::remove_file(at.path("broken")).unwrap();
+    let retry = Retry::new(1).with_pause(Duration::ZERO);
+    let report = push(connect.clone().with_retry(retry)).unwrap();
+    assert_eq!(report.outcome, Outcome::Synced);
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+
+    let Location::Remote(address) = there.parse().unwrap() else {
+        panic!("an address");
+    };
+    let client = connect.connect(&address, &at.work).unwrap();
+    let over = new.sync_to(at.path("old.raw")).over(client);
+    assert_eq!(
+        over.clone().run(&at.work).unwrap().outcome,
+        Outcome::Identical
+    );
+    let again = over.run(&at.work).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::InvalidInput, "{again}");
+}
+
+#[test]
 fn an_error_tells_what_became_of_the_target() {
     let at = Fixture::new();
     let new = at.disk("new.raw");
@@ -396,10 +461,17 @@ fn the_examples_do_what_they_say() {
     assert!(run("diff", &[&old, &new]).contains("65536 bytes differ"));
     assert!(run("delta", &[&old, &new, &directory]).contains("taken back: Synced"));
     assert!(run("own_storage", &[&new, &path("log")]).contains("bytes changed"));
-    for name in ["sync", "async_runtime", "errors", "transport"] {
+    for (name, way) in [
+        ("sync", None),
+        ("async_runtime", None),
+        ("errors", None),
+        ("transport", Some("pull")),
+        ("transport", Some("push")),
+    ] {
         let target = path(&format!("{name}.raw"));
         fs::copy(&old, &target).unwrap();
-        assert!(run(name, &[&new, &target]).contains("Synced"), "{name}");
+        let args: Vec<_> = way.into_iter().chain([&*new, &*target]).collect();
+        assert!(run(name, &args).contains("Synced"), "{name}");
         assert_eq!(fs::read(&target).unwrap(), at.bytes("new.raw"), "{name}");
     }
     assert!(run("change_map", &[&new, &old, "131072", "65536"]).contains("Tracked"));

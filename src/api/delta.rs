@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::hash::Hash;
 use crate::limits::Limits;
 use crate::progress::Work;
-use crate::storage::{FileRef, FileStorage, Privacy};
+use crate::storage::{FileRef, FileStorage};
 use crate::units::{BlockSize, Extent};
 
 /// What a delta file holds.
@@ -105,14 +105,8 @@ impl Delta {
     /// `Malformed`, `Io`, `Cancelled`.
     pub fn merge(deltas: &[Delta], to: impl AsRef<Path>, work: &Work) -> Result<DeltaInfo> {
         let to = FileRef::to_write(to)?;
-        let mut privacy = Privacy::USUAL;
-        for delta in deltas {
-            privacy = privacy.and(delta.storage().privacy()?);
-        }
         let level = DeltaOptions::default().level;
-        to.create_whole(privacy, |storage| {
-            delta::merge(deltas, storage, &Limits::default(), level, work)
-        })?;
+        delta::merge_to(deltas, &to, &Limits::default(), level, work)?;
         Delta::open(to.path()).and_then(|delta| delta.info())
     }
 }

@@ -1,7 +1,8 @@
 //! One sync, prepared and run.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::Disk;
 use super::sync_target::SyncTarget;
@@ -12,11 +13,11 @@ use crate::image::{CreateFormat, Format};
 use crate::limits::Limits;
 use crate::location::Location;
 use crate::progress::Work;
-use crate::remote::ConnectOptions;
+use crate::remote::{Client, ConnectOptions};
 use crate::storage::{Allocation, FileRef, HostFile};
 use crate::sync::{
-    self, BaseCheck, Cloning, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
-    SyncReport, Target, Verify,
+    self, BaseCheck, Cloning, HostTargetOptions, Mode, Safety, SyncOptions, SyncReport, Target,
+    Verify,
 };
 use crate::target_state::TargetState;
 
@@ -48,6 +49,7 @@ pub struct Sync<'a> {
     manifest: Option<PathBuf>,
     check: BaseCheck,
     connect: ConnectOptions,
+    client: Option<Arc<Mutex<Option<Client>>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +77,7 @@ impl<'a> Sync<'a> {
             manifest: None,
             check: BaseCheck::default(),
             connect: ConnectOptions::default(),
+            client: None,
         }
     }
 
@@ -122,7 +125,7 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Writes what the target held before into a new file, for [`undo`].
+    /// Writes what the target held before into a new file, for [`undo`](crate::undo).
     pub fn undo(mut self, file: impl Into<PathBuf>) -> Self {
         self.undo = Some(file.into());
         self
@@ -135,7 +138,15 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// How a target on another host is reached.
+    /// Has the agent that `client` is connected to, over a transport of the caller's own, write the
+    /// target, which is named by its path there. The connection does one sync.
+    pub fn over(mut self, client: Client) -> Self {
+        self.client = Some(Arc::new(Mutex::new(Some(client))));
+        self
+    }
+
+    /// How a target on another host is reached, and how often a sync is begun again whose
+    /// connection broke.
     pub fn connect(mut self, connect: ConnectOptions) -> Self {
         self.connect = connect;
         self
@@ -216,13 +227,17 @@ impl<'a> Sync<'a> {
     /// # Errors
     /// `InUse` for a target that another program uses, or that is one of the files that are read;
     /// `InvalidInput` for lengths or options that do not fit together; `Incomplete` for a target
-    /// that waits for [`recover`]; `BaseMismatch` for a delta that was made from another disk;
+    /// that waits for [`recover`](crate::recover); `BaseMismatch` for a delta that was made from another disk;
     /// `NoSpace`, `Unreadable`, `SourceChanged`, `TargetChanged`, `VerifyFailed`, `Malformed`,
     /// `NotFound`, `Io`, `Cancelled`.
     pub fn run(mut self, work: &Work) -> Result<SyncReport> {
         self.prepare().map_err(untouched)?;
         let report = match &self.target {
             SyncTarget::Path(path) => self.run_at(&Location::Path(path.clone()), work),
+            SyncTarget::Location(location @ Location::Remote(_)) => {
+                let retry = &self.connect.retry;
+                retry.run(work, |error: &Error| error, || self.run_at(location, work))
+            }
             SyncTarget::Location(location) => self.run_at(location, work),
             SyncTarget::Storage {
                 storage,
@@ -244,7 +259,17 @@ impl<'a> Sync<'a> {
     }
 
     fn run_at(&self, location: &Location, work: &Work) -> Result<SyncReport> {
-        let opened = OpenTarget::open(location, &self.open, &self.connect, work);
+        let opened = match (&self.client, location) {
+            (None, _) => OpenTarget::open(location, &self.open, &self.connect, work),
+            (Some(client), Location::Path(path)) => {
+                let client = client.lock().unwrap_or_else(PoisonError::into_inner).take();
+                OpenTarget::over(client, path, &self.open)
+            }
+            (Some(_), other) => {
+                let what = "a target of an agent is named by its path there";
+                Err(Error::new(ErrorKind::InvalidInput, what).at_path(other.to_string()))
+            }
+        };
         let mut target = opened.map_err(untouched)?;
         let mut report = match (self.origin, target.host()) {
             (_, Some(target)) => self.run_onto(target.target(), work),
@@ -287,29 +312,42 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Refuses a choice that has no meaning for a delta, instead of passing over it.
+    /// Refuses a choice that has no meaning for the delta or the target, instead of passing over it.
     fn refuse_unused(&self) -> Result<()> {
-        let Origin::Delta(_) = self.origin else {
-            return Ok(());
-        };
-        let options = &self.options;
-        let unused = [
+        let (options, open) = (&self.options, &self.open);
+        let for_disks = [
             (options.mode != Mode::Auto, "mode"),
             (options.safety != Safety::Atomic, "safety"),
             (options.cloning != Cloning::Auto, "cloning"),
             (options.change_map.is_some(), "only"),
             (self.manifest.is_some(), "target_manifest"),
-            (self.open.create.is_some(), "create"),
+            (open.create.is_some(), "create"),
             (options.skip_unreadable, "skip_unreadable"),
             (options.dry_run, "dry_run"),
         ];
-        match unused.into_iter().find(|(is_set, _)| *is_set) {
-            None => Ok(()),
-            Some((_, field)) => {
-                let what = "a delta file is applied as a whole, atomically";
-                Err(Error::new(ErrorKind::InvalidInput, what).in_field(field))
-            }
+        let for_files = [
+            (open.create.is_some(), "create"),
+            (open.log_dir.is_some(), "log_dir"),
+            (open.open.allocation != Allocation::default(), "allocation"),
+            (open.parts_links, "part_links"),
+            (self.client.is_some(), "over"),
+        ];
+        if let Origin::Delta(_) = self.origin {
+            refuse_set(&for_disks, "a delta file is applied as a whole, atomically")?;
         }
+        if let SyncTarget::Storage { .. } = self.target {
+            let what = "a storage of the caller's own is written where it is, as it is";
+            refuse_set(&for_files, what)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses the first of `choices` that was made.
+fn refuse_set(choices: &[(bool, &'static str)], what: &'static str) -> Result<()> {
+    match choices.iter().find(|(is_set, _)| *is_set) {
+        None => Ok(()),
+        Some((_, field)) => Err(Error::new(ErrorKind::InvalidInput, what).in_field(field)),
     }
 }
 
@@ -326,72 +364,6 @@ impl Delta {
     /// to. Nothing happens before [`Sync::run`].
     pub fn apply_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
         Sync::from_delta(self, target.into())
-    }
-}
-
-/// Brings back what a target held before the sync that wrote the undo file at `file`.
-///
-/// # Errors
-/// Those of [`Sync::run`]; `InvalidInput` for a file that is no undo file; `BaseMismatch` for a
-/// target that was written to since.
-pub fn undo(
-    file: impl AsRef<Path>,
-    target: impl Into<SyncTarget>,
-    work: &Work,
-) -> Result<SyncReport> {
-    let file = FileRef::host(crate::storage::resolve(file)?)?;
-    with_target(
-        target.into(),
-        |target| sync::undo(&file, target.target(), work),
-        |target| sync::undo(&file, target, work),
-    )
-}
-
-/// Finishes a sync onto `target` that was interrupted, as far as that needs no source. What the
-/// returned value says is durable. Running it again is harmless, also after a crash in the middle.
-///
-/// # Errors
-/// `Incomplete` where the redo log is not to be found; `BaseMismatch` where the target was written
-/// to since; `NotFound`, `InUse`, `Malformed`, `NoSpace`, `VerifyFailed`, `Io`, `Cancelled`.
-pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
-    with_target(
-        target.into(),
-        |target| target.recover(work),
-        |target| sync::recover(target, work),
-    )
-}
-
-/// Gives up a sync onto `target` that was interrupted before it changed anything: the target stays
-/// as it is, and the redo log is removed. Durable when it returns.
-///
-/// # Errors
-/// `Incomplete` for a target that is incomplete already; otherwise those of [`recover`].
-pub fn discard(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
-    with_target(
-        target.into(),
-        |target| target.discard(work),
-        |target| sync::discard(target, work),
-    )
-}
-
-fn with_target<T>(
-    target: SyncTarget,
-    on_host: impl FnOnce(&HostTarget) -> Result<T>,
-    on_storage: impl FnOnce(&Target) -> Result<T>,
-) -> Result<T> {
-    match target {
-        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
-            on_host(&HostTarget::open(path, &HostTargetOptions::default())?)
-        }
-        SyncTarget::Location(other) => {
-            let what = "this is done on the host of the target";
-            Err(Error::new(ErrorKind::Unsupported, what).at_path(other.to_string()))
-        }
-        SyncTarget::Storage {
-            storage,
-            format,
-            log,
-        } => on_storage(&Target::device(storage, format, FileRef::to_write(log)?)),
     }
 }
 

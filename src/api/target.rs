@@ -1,9 +1,11 @@
 //! Opening a target, wherever it is.
 
+use std::path::Path;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::progress::Work;
-use crate::remote::{ConnectOptions, RemoteTarget};
+use crate::remote::{Client, ConnectOptions, RemoteTarget};
 use crate::sync::{
     CachedSource, HostTarget, HostTargetOptions, Source, SyncOptions, SyncReport, sync,
 };
@@ -45,6 +47,19 @@ impl OpenTarget {
             }
         };
         Ok(OpenTarget(kind))
+    }
+
+    /// The target at `path` of the agent that `client` is connected to, where that was not used yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a connection that was used.
+    pub(super) fn over(
+        client: Option<Client>,
+        path: &Path,
+        options: &HostTargetOptions,
+    ) -> Result<OpenTarget> {
+        let client = client.ok_or_else(RemoteTarget::used)?;
+        Ok(OpenTarget(Kind::Remote(client.target(path, options))))
     }
 
     /// Makes the target hold what `source` holds, as [`sync`] does, promises and all. `cached` is

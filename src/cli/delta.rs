@@ -6,7 +6,7 @@ use crate::api::DeltaInfo;
 use crate::delta::{self, Delta, DeltaOptions};
 use crate::hash::Hash;
 use crate::image::Format;
-use crate::storage::{FileRef, Privacy};
+use crate::storage::FileRef;
 use crate::sync::{self, BaseCheck, HostTarget, Verify};
 use crate::units::{format_count, format_size};
 use crate::{BlockSize, Limits, Location, Result};
@@ -151,13 +151,13 @@ fn merge(args: &MergeArgs, context: &Context) -> Ended {
         .map(delta_file::open)
         .collect::<Result<_>>()?;
     let (limits, level) = (Limits::default(), args.out.level());
-    let mut privacy = Privacy::USUAL;
-    for delta in &deltas {
-        privacy = privacy.and(delta.storage().privacy()?);
-    }
-    args.out.file_ref()?.create_whole(privacy, |storage| {
-        delta::merge(&deltas, storage, &limits, level, &context.work)
-    })?;
+    delta::merge_to(
+        &deltas,
+        &args.out.file_ref()?,
+        &limits,
+        level,
+        &context.work,
+    )?;
     print(&delta_file::open(&args.out.output)?, context)
 }
 

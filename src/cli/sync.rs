@@ -7,7 +7,7 @@ use super::outcome::{Ended, Failure};
 pub(crate) use super::sync_args::Args;
 use super::sync_report::print_report;
 use crate::api::{OpenTarget, open_source};
-use crate::remote::ConnectOptions;
+use crate::remote::{ConnectOptions, RemoteTarget};
 use crate::sync::{CachedSource, HostSource, ManifestCache, Source, SyncReport};
 use crate::{BlockSize, ChangeMap, Error, ErrorKind, Location, Result, Work};
 
@@ -104,10 +104,7 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         refuse_unchecked(args)?;
     }
     match (&args.source, &args.target) {
-        (Location::Remote(_), Location::Remote(_)) => {
-            let what = "source and target are both on other hosts";
-            Err(Error::new(ErrorKind::InvalidInput, what).advise("run it on one of these hosts"))
-        }
+        (Location::Remote(_), Location::Remote(_)) => Err(RemoteTarget::both_remote()),
         (Location::Remote(_), _) if has_cache => {
             let what = "--manifest-cache does not go with a source on another host";
             Err(Error::new(ErrorKind::InvalidInput, what)

@@ -7,7 +7,7 @@ use super::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, T
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::progress::Work;
-use crate::storage::Storage;
+use crate::storage::{FileRef, Privacy, Storage};
 
 /// Writes into empty storage the delta that does what `deltas` do one after the other. Durable
 /// when it returns, but for the file's name.
@@ -53,6 +53,27 @@ pub fn merge(
     }
     let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
     writer.finish(first.trailer().base_root, last.trailer().result_root)
+}
+
+/// As [`merge`], into a new file that is complete and durable when it is there at all, and that no
+/// one may read who may not read all of `deltas`.
+///
+/// # Errors
+/// Those of [`merge`]; `AlreadyExists`.
+pub fn merge_to(
+    deltas: &[Delta],
+    to: &FileRef,
+    limits: &Limits,
+    level: Option<i32>,
+    work: &Work,
+) -> Result<Trailer> {
+    let mut privacy = Privacy::USUAL;
+    for delta in deltas {
+        privacy = privacy.and(delta.storage().privacy()?);
+    }
+    to.create_whole(privacy, |storage| {
+        merge(deltas, storage, limits, level, work)
+    })
 }
 
 /// Which delta says last what the bytes from `start` on hold.

@@ -29,7 +29,7 @@ pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Header, JobId, Old, Purpose, Trailer};
 pub use frame::VerifiedFrame;
 pub(crate) use frame::{fits_new, fits_old};
-pub use merge::merge;
+pub use merge::{merge, merge_to};
 pub(crate) use peek::peek;
 pub(crate) use ranges::Ranges;
 pub use reader::{Delta, for_each_intact};

@@ -158,17 +158,8 @@ impl RemoteTarget {
         work: &Work,
     ) -> Result<SyncReport> {
         let job = self.job(options)?;
-        let image = source.image().ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                "source and target are both on other hosts",
-            )
-            .advise("run it on one of these hosts")
-        })?;
-        let mut client = self.client.take().ok_or_else(|| {
-            let what = "the connection to this target was used already";
-            Error::new(ErrorKind::InvalidInput, what)
-        })?;
+        let image = source.image().ok_or_else(RemoteTarget::both_remote)?;
+        let mut client = self.client.take().ok_or_else(RemoteTarget::used)?;
         if let Some(reason) = cached.as_ref().and_then(CachedSource::reason) {
             work.progress()
                 .note(&format!("{reason}; the source is read"));
@@ -197,6 +188,18 @@ impl RemoteTarget {
         let mut report = report.map_err(|error| explain(&mut client.connection, error))?;
         report.traffic = Some(traffic);
         Ok(report)
+    }
+
+    /// The error for a source that is not on this host either.
+    pub(crate) fn both_remote() -> Error {
+        let what = "source and target are both on other hosts";
+        Error::new(ErrorKind::InvalidInput, what).advise("run it on one of these hosts")
+    }
+
+    /// The error for a connection that did its sync.
+    pub(crate) fn used() -> Error {
+        let what = "the connection to this target was used already";
+        Error::new(ErrorKind::InvalidInput, what)
     }
 
     /// What goes over the line of the options.

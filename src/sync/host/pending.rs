@@ -128,7 +128,7 @@ pub fn recover_all(
     let wanted = |it: &Pending| is_incomplete(it.state) || is_doubtful(it);
     let marked = all.into_iter().filter(wanted);
     let mut options = options.clone();
-    options.log_directory = Some(directory.as_ref().to_owned());
+    options.extra_log_dir = Some(directory.as_ref().to_owned());
     Ok(marked
         .filter_map(|it| {
             if is_doubtful(&it) {

@@ -56,7 +56,7 @@ pub struct HostTargetOptions {
     /// is neither in the target's directory nor in the log's.
     pub target_manifest: Option<PathBuf>,
     /// Another directory, named by the caller, in which the log may be.
-    pub(in crate::sync) log_directory: Option<PathBuf>,
+    pub(in crate::sync) extra_log_dir: Option<PathBuf>,
     /// How zeros are stored, who must not be the target, and the like.
     pub open: TargetOptions,
     /// Logs and the like that are taken for ours although the system does not show it; the log of
@@ -306,7 +306,7 @@ impl HostTarget {
         target = match marker {
             Some(marker) => {
                 let limits = &options.image.limits;
-                let directory = options.log_directory.as_deref();
+                let directory = options.extra_log_dir.as_deref();
                 with_log(target, &marker, &opened.host, trusted, limits, directory)?
             }
             None => target,

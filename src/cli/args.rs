@@ -48,7 +48,7 @@ pub(super) struct Common {
     pub marker_is_data: bool,
     #[cfg(feature = "http")]
     /// Read over http:// from other hosts too, without encryption
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     allow_http: bool,
     #[cfg(feature = "http")]
     /// Take a token from COMMAND, which is split at spaces, where a web server asks for one
@@ -131,7 +131,7 @@ impl Common {
 #[derive(Args, Default)]
 pub(super) struct Parents {
     /// Use FILE as parent of a differencing image; may be repeated
-    #[arg(long = "parent", value_name = "FILE", value_parser = here())]
+    #[arg(long = "parent", value_name = "FILE", value_parser = here(), hide_short_help = true)]
     files: Vec<PathBuf>,
 }
 

@@ -17,16 +17,16 @@ const REMOTE: &str = "Remote";
 #[derive(clap::Args)]
 pub(super) struct ConnectArgs {
     /// Remote shell, split at spaces
-    #[arg(long, help_heading = REMOTE, value_name = "COMMAND", default_value = "ssh")]
+    #[arg(long, hide_short_help = true, help_heading = REMOTE, value_name = "COMMAND", default_value = "ssh")]
     rsh: String,
     /// Program to run on the other host
-    #[arg(long, help_heading = REMOTE, value_name = "PROGRAM", default_value = "diskdelta")]
+    #[arg(long, hide_short_help = true, help_heading = REMOTE, value_name = "PROGRAM", default_value = "diskdelta")]
     remote_program: String,
     #[cfg(feature = "tls")]
     /// Certificate of this end, for a service (diskdelta://)
     #[arg(
         long,
-        help_heading = REMOTE,
+        hide_short_help = true, help_heading = REMOTE,
         value_name = "PEM",
         value_parser = args::here(),
         requires_all = ["tls_key", "tls_ca"]
@@ -35,12 +35,12 @@ pub(super) struct ConnectArgs {
     #[cfg(feature = "tls")]
     /// Key of this end's certificate
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
-    #[arg(help_heading = REMOTE)]
+    #[arg(hide_short_help = true, help_heading = REMOTE)]
     tls_key: Option<PathBuf>,
     #[cfg(feature = "tls")]
     /// Authorities that the service's certificate must come from
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
-    #[arg(help_heading = REMOTE)]
+    #[arg(hide_short_help = true, help_heading = REMOTE)]
     tls_ca: Option<PathBuf>,
     #[cfg(feature = "tls")]
     /// Name in the service's certificate, if it is not the host's
@@ -51,7 +51,7 @@ pub(super) struct ConnectArgs {
     #[arg(long, help_heading = REMOTE, value_name = "N", default_value_t = 0)]
     retry: u32,
     /// Give up after this much silence (90s, 5m); below 15s give a service the same
-    #[arg(long, help_heading = REMOTE, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
+    #[arg(long, hide_short_help = true, help_heading = REMOTE, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
     timeout: Duration,
 }
 

@@ -42,19 +42,19 @@ pub(super) struct Args {
     ///
     /// Needs the bytes that were under it (--head, --tail), or --zero-guarded; with --release also
     /// for a held target.
-    #[arg(long, help_heading = "Expert", conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
+    #[arg(long, hide_short_help = true, help_heading = "Expert", conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
     forget: bool,
     /// With --forget: bytes of the start of the target, as many as the marker covers
-    #[arg(long, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
+    #[arg(long, hide_short_help = true, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
     head: Option<PathBuf>,
     /// With --forget: bytes of the end of the target, as many as the marker covers
-    #[arg(long, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
+    #[arg(long, hide_short_help = true, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
     tail: Option<PathBuf>,
     /// With --forget: write zeros over the marker; the bytes under it are lost
-    #[arg(long, help_heading = "Expert", requires = "forget", conflicts_with_all = ["head", "tail"])]
+    #[arg(long, hide_short_help = true, help_heading = "Expert", requires = "forget", conflicts_with_all = ["head", "tail"])]
     zero_guarded: bool,
     /// Target manifest to update, if it is in neither the target's directory nor the log's
-    #[arg(long, help_heading = "Expert", value_name = "FILE", value_parser = args::here())]
+    #[arg(long, hide_short_help = true, help_heading = "Expert", value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
     /// List interrupted syncs
     #[arg(long, conflicts_with = "all")]

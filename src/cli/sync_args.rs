@@ -47,28 +47,28 @@ pub(crate) struct Args {
     /// An atomic sync writes what differs to a clone of the target, which takes its name; a full
     /// copy of a raw file on one file system is a clone of the source. never: they share no space.
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = args::cloning())]
-    #[arg(help_heading = SPACE)]
+    #[arg(hide_short_help = true, help_heading = SPACE)]
     pub clone: Cloning,
     /// Keep the target marked after the sync until `recover --release`; needs --safety in-place
-    #[arg(long, help_heading = SAFETY)]
+    #[arg(long, hide_short_help = true, help_heading = SAFETY)]
     pub hold: bool,
     /// Create the target in this format
     #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::create_format())]
     pub create: Option<CreateFormat>,
     /// Round the length of the target up to a multiple of SIZE (Azure needs 1M)
-    #[arg(long, help_heading = WHAT, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, hide_short_help = true, help_heading = WHAT, value_name = "SIZE", value_parser = parse_size)]
     pub align: Option<u64>,
     /// Write an undo file before the target changes
     #[arg(long, help_heading = SAFETY, value_name = "FILE", value_parser = args::here())]
     pub undo: Option<PathBuf>,
     /// Directory of the redo log [next to a file, /var/lib/diskdelta for a device]
     #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
-    #[arg(help_heading = SPACE)]
+    #[arg(hide_short_help = true, help_heading = SPACE)]
     pub log_dir: Option<PathBuf>,
     /// Keep the target's hashes in FILE, and read the target only where they differ
     ///
     /// Created if missing. Valid as long as only such syncs write to the target.
-    #[arg(long, help_heading = EXPERT, value_name = "FILE", value_parser = args::here())]
+    #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "FILE", value_parser = args::here())]
     pub target_manifest: Option<PathBuf>,
     /// Keep the source's hashes in DIR, and do not read it while it is unchanged
     ///
@@ -81,10 +81,10 @@ pub(crate) struct Args {
     ///
     /// KIND is diskdelta, pairs, nbdinfo, azure, ebs, kubernetes, rbd, hyperv or vmware. Needs
     /// --target-manifest or --trust-target.
-    #[arg(long, help_heading = EXPERT, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
+    #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
     pub changes: Option<ChangesArg>,
     /// Use a change map although nothing tells whether the target is as the last sync left it
-    #[arg(long, help_heading = EXPERT)]
+    #[arg(long, hide_short_help = true, help_heading = EXPERT)]
     pub trust_target: bool,
     /// Block size of a new target manifest
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
@@ -96,7 +96,7 @@ pub(crate) struct Args {
     /// How written zeros are stored: like the target, sparse, or allocated
     ///
     /// Zeros that are equal already stay as they are, except with --mode full.
-    #[arg(long, default_value = "keep", value_parser = args::allocation(), help_heading = SPACE)]
+    #[arg(long, default_value = "keep", value_parser = args::allocation(), hide_short_help = true, help_heading = SPACE)]
     pub allocation: Allocation,
     /// Report what a sync would do, and write nothing
     #[arg(long, help_heading = SAFETY)]
@@ -106,19 +106,19 @@ pub(crate) struct Args {
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
     /// Skip source ranges that cannot be read; the target keeps its bytes there (status 4)
-    #[arg(long, help_heading = SAFETY)]
+    #[arg(long, hide_short_help = true, help_heading = SAFETY)]
     pub skip_unreadable: bool,
     /// Let a file target become shorter
-    #[arg(long, help_heading = WHAT)]
+    #[arg(long, hide_short_help = true, help_heading = WHAT)]
     pub allow_shrink: bool,
     /// Accept a device that is larger than the source; the rest of it stays as it is
-    #[arg(long, help_heading = WHAT)]
+    #[arg(long, hide_short_help = true, help_heading = WHAT)]
     pub allow_larger: bool,
     /// Read the source as this format, whatever its name
-    #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
+    #[arg(long, hide_short_help = true, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
     pub source_format: Option<Format>,
     /// Write the target as this format, whatever its name
-    #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
+    #[arg(long, hide_short_help = true, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
     pub target_format: Option<Format>,
     #[command(flatten)]
     pub parents: Parents,

@@ -82,7 +82,7 @@ fn what_the_other_end_refuses_is_said_here_in_one_line() {
         .fails(2, "none.raw");
     fixture
         .run("sync ssh://host/../x old.raw --rsh ./rsh")
-        .fails(2, "lies outside");
+        .fails(2, "is outside of what this agent serves");
     fixture
         .run("sync new.raw ssh://host/old.raw --rsh ./rsh --undo u")
         .fails(2, "--undo");
@@ -106,7 +106,7 @@ fn what_the_other_end_refuses_is_said_here_in_one_line() {
     script(&fixture, "ends", "#!/bin/sh\nexit 3\n");
     fixture
         .run("sync ssh://host/new.raw old.raw --rsh ./ends")
-        .fails(2, "closed the line");
+        .fails(2, "has closed the connection");
     assert!(fixture.bytes("old.raw") == before);
 }
 
@@ -136,7 +136,7 @@ fn a_killed_agent_leaves_the_target_old_and_the_same_command_goes_on() {
         assert!(killed.success());
         let run = ended(slow);
         assert_eq!(run.status, 2, "{run:?}");
-        assert!(run.stderr.contains("closed the line"), "{run:?}");
+        assert!(run.stderr.contains("has closed the connection"), "{run:?}");
         assert!(fixture.bytes("old.raw") == before);
         let (status, report) = fixture.json(words);
         assert_eq!(status, 0, "{report}");
@@ -168,7 +168,7 @@ fn a_line_that_breaks_is_taken_up_again_within_one_run_where_that_is_asked_for()
     );
     script(&fixture, "breaks", &text);
     let words = "sync ssh://host/new.raw old.raw --rsh ./breaks --limit-rate 4M";
-    fixture.run(words).fails(2, "closed the line");
+    fixture.run(words).fails(2, "has closed the connection");
     let (status, report) = fixture.json(&format!("{words} --retry 5"));
     assert_eq!(status, 0, "{report}");
     assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));

@@ -165,7 +165,7 @@ fn a_service_is_synced_with_both_ways_and_says_who_did_what() {
         .run(&format!(
             "sync diskdelta://{place}/../ca.pem old.raw {PAPERS}"
         ))
-        .fails(2, "lies outside");
+        .fails(2, "is outside of what this agent serves");
     service.signal("TERM");
     assert_eq!(service.status(), Some(0));
     fixture

@@ -19,7 +19,7 @@ fn a_text_that_is_no_path_makes_no_file_in_any_verb() {
         ("-", "./-"),
         ("env:DISK", "./env:DISK"),
         ("@list", "./@list"),
-        ("http://host/a", "./http://host/a"),
+        ("ftp://host/a", "./ftp://host/a"),
         ("file:///a", "write the path alone"),
         ("C:\\a.vhd", "Windows"),
     ] {

@@ -52,7 +52,7 @@ pub(super) struct Common {
     allow_http: bool,
     #[cfg(feature = "http")]
     /// Take a token from COMMAND, which is split at spaces, where a web server asks for one
-    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(long, global = true, hide_short_help = true, value_name = "COMMAND")]
     token_command: Option<String>,
 }
 

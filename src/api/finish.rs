@@ -12,8 +12,8 @@ use crate::sync::{self, HostTarget, HostTargetOptions, Recovered, SyncReport, Ta
 /// Brings back what a target held before the sync that wrote the undo file at `file`.
 ///
 /// # Errors
-/// Those of [`Sync::run`](crate::Sync::run); `InvalidInput` for a file that is no undo file; `BaseMismatch` for a
-/// target that was written to since.
+/// Those of [`Sync::run`](crate::Sync::run); `InvalidInput` for a file that is no undo file;
+/// `BaseMismatch` for a target that was written to since.
 pub fn undo(
     file: impl AsRef<Path>,
     target: impl Into<SyncTarget>,

@@ -227,9 +227,9 @@ impl<'a> Sync<'a> {
     /// # Errors
     /// `InUse` for a target that another program uses, or that is one of the files that are read;
     /// `InvalidInput` for lengths or options that do not fit together; `Incomplete` for a target
-    /// that waits for [`recover`](crate::recover); `BaseMismatch` for a delta that was made from another disk;
-    /// `NoSpace`, `Unreadable`, `SourceChanged`, `TargetChanged`, `VerifyFailed`, `Malformed`,
-    /// `NotFound`, `Io`, `Cancelled`.
+    /// that waits for [`recover`](crate::recover); `BaseMismatch` for a delta that
+    /// was made from another disk; `NoSpace`, `Unreadable`, `SourceChanged`, `TargetChanged`,
+    /// `VerifyFailed`, `Malformed`, `NotFound`, `Io`, `Cancelled`.
     pub fn run(mut self, work: &Work) -> Result<SyncReport> {
         self.prepare().map_err(untouched)?;
         let report = match &self.target {
@@ -312,7 +312,7 @@ impl<'a> Sync<'a> {
         }
     }
 
-    /// Refuses a choice that has no meaning for the delta or the target, instead of passing over it.
+    /// Refuses a choice that has no meaning for the delta or the target, rather than pass over it.
     fn refuse_unused(&self) -> Result<()> {
         let (options, open) = (&self.options, &self.open);
         let for_disks = [

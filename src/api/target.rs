@@ -49,7 +49,7 @@ impl OpenTarget {
         Ok(OpenTarget(kind))
     }
 
-    /// The target at `path` of the agent that `client` is connected to, where that was not used yet.
+    /// The target at `path` of the agent that `client` is connected to, if it is not used yet.
     ///
     /// # Errors
     /// `InvalidInput` for a connection that was used.

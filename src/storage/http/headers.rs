@@ -54,11 +54,11 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn whatever_a_header_says_it_is_sound_or_nothing(text in "(bytes )?[-0-9*/ +]{0,44}|.*") {
-            if let Some(range) = ContentRange::parse(&text) {
-                if let Some((first, last)) = range.bytes {
-                    proptest::prop_assert!(first <= last);
-                    proptest::prop_assert!(range.len.is_none_or(|len| last < len));
-                }
+            if let Some(range) = ContentRange::parse(&text)
+                && let Some((first, last)) = range.bytes
+            {
+                proptest::prop_assert!(first <= last);
+                proptest::prop_assert!(range.len.is_none_or(|len| last < len));
             }
             let _ = retry_after(&text);
         }

@@ -88,9 +88,9 @@ fn what_the_other_end_refuses_is_said_here_in_one_line() {
         .fails(2, "--undo");
     fixture
         .run("sync ssh://a/new.raw ssh://b/old.raw --rsh ./rsh")
-        .fails(2, "on this host");
+        .fails(2, "both on other hosts");
     fixture
-        .run("sync http://host/new.raw old.raw")
+        .run("sync ftp://host/new.raw old.raw")
         .fails(2, "ssh://");
     fixture
         .run("sync ssh://-oProxyCommand=x/new.raw old.raw")

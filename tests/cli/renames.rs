@@ -64,7 +64,10 @@ const WORKS: [(&str, &str); 6] = [
     ("sync new.raw old.raw --mode delta --undo back", "back"),
     ("delta create old.raw new.raw -o made.delta", "made.delta"),
     ("manifest new.raw -o made.manifest", "made.manifest"),
-    ("sync new.raw old.raw --target-manifest kept", "kept"),
+    (
+        "sync new.raw old.raw --mode delta --target-manifest kept",
+        "kept",
+    ),
 ];
 
 #[test]

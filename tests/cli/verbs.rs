@@ -354,7 +354,7 @@ fn a_target_manifest_is_not_trusted_once_anybody_else_wrote_to_the_target() {
     let old = fixture.disk("old.raw", 600, 2);
     fixture.disk("other.raw", 600, 3);
     fixture.done("delta create new.raw other.raw -o change.delta");
-    let words = "sync new.raw old.raw --target-manifest old.manifest";
+    let words = "sync new.raw old.raw --mode delta --target-manifest old.manifest";
     let undone = "sync new.raw old.raw --undo back.delta";
     let since: [(&str, &dyn Fn()); 4] = [
         ("undo", &|| drop(fixture.done("undo back.delta old.raw"))),

@@ -274,7 +274,7 @@ fn base64(bytes: &[u8]) -> String {
         .chunks(6)
         .map(|six| char::from(digits[digit(six)]))
         .collect();
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text

@@ -121,7 +121,7 @@ fn no_error_repeats_a_signature() {
             format!("verify a.raw {from}"),
             format!("diff {from} a.raw --source-format manifest"),
             format!("recover {from}"),
-            format!("{from}"),
+            from.to_string(),
         ] {
             for words in [words.clone(), format!("{words} --json")] {
                 let run = fixture.run(&words);

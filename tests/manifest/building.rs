@@ -1,3 +1,4 @@
+use std::iter::once;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -357,12 +358,12 @@ fn an_update_of_a_disk_that_grew_by_whole_blocks_is_the_manifest_of_the_longer_d
     let size = BlockSize::default();
     let mut image = Huge {
         disk_len: 40 * size.bytes(),
-        data: vec![0..40 * size.bytes()],
+        data: once(0..40 * size.bytes()).collect(),
         ..Huge::default()
     };
     let before = manifest::build(&image, size, &work()).unwrap();
     image.disk_len += 2 * size.bytes();
-    image.data = vec![0..image.disk_len];
+    image.data = once(0..image.disk_len).collect();
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     let after = manifest::update_to(&before, &image, [], &work(), storage).unwrap();
     let whole = manifest::build(&image, size, &work()).unwrap();

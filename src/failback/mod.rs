@@ -11,11 +11,12 @@
 //! ```no_run
 //! use diskdelta::Work;
 //! use diskdelta::failback::Job;
+//! use diskdelta::failback::plan::Plan;
 //!
 //! # fn main() -> diskdelta::Result<()> {
 //! let work = Work::new()?;
-//! let plan = "/* a plan, see `plan` */";
-//! let job = Job::begin("/var/lib/my-tool", plan, "my tool", &work)?;
+//! let plan = Plan::load("plan.toml")?;
+//! let job = Job::begin("/var/lib/my-tool", &plan, "my tool", &work)?;
 //! let status = job.run(&mut |event| println!("{event:?}"), &work)?;
 //! println!("{}", status.vms[0].phase);
 //! # Ok(())

@@ -126,6 +126,7 @@ impl NbdAddress {
     }
 
     /// Where the server listens.
+    #[cfg(feature = "nbd")]
     pub(crate) fn server(&self) -> &NbdServer {
         &self.server
     }

@@ -103,12 +103,14 @@ impl WebAddress {
     }
 
     /// The whole address, with its secrets, for the server itself.
+    #[cfg(feature = "http")]
     pub(crate) fn with_secrets(&self) -> String {
         let query = self.query.as_deref();
         format!("{}{}{}", self.origin(), self.path, question(query))
     }
 
     /// The whole address, with its secrets, and `parameters` behind its query.
+    #[cfg(feature = "http")]
     pub(crate) fn with_parameters(&self, parameters: &str) -> String {
         let query = match self.query.as_deref() {
             Some(query) if !query.is_empty() => format!("{query}&{parameters}"),
@@ -121,6 +123,7 @@ impl WebAddress {
     ///
     /// # Errors
     /// `Untrusted` for another scheme; `Malformed` for what is no address.
+    #[cfg(feature = "http")]
     pub(crate) fn redirected(&self, target: &str) -> Result<WebAddress> {
         let target = target.split('#').next().unwrap_or_default();
         let whole = match target {
@@ -175,6 +178,7 @@ impl fmt::Debug for WebAddress {
 }
 
 /// `text` without what stands behind the question marks of addresses in it.
+#[cfg(feature = "cli")]
 pub(crate) fn without_queries(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;
@@ -221,6 +225,7 @@ fn split_host(authority: &str) -> Option<(&str, Option<u16>)> {
     is_valid.then_some((host, port))
 }
 
+#[cfg(feature = "http")]
 fn question(query: Option<&str>) -> String {
     query.map_or(String::new(), |query| format!("?{query}"))
 }
@@ -230,6 +235,7 @@ fn is_of_address(byte: u8) -> bool {
     byte.is_ascii_graphic() && !br#""<>\^`{|}#"#.contains(&byte)
 }
 
+#[cfg(feature = "cli")]
 fn ends_address(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\'' | '"' | '`')
 }

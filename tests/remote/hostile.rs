@@ -132,7 +132,7 @@ fn data_that_nobody_asked_for_is_refused() {
     plan.lie = Some((Side::Source, &lie));
     let error = run(&source, &target, &visit, &plan).target.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
-    assert!(error.to_string().contains("nobody asked for"), "{error}");
+    assert!(error.to_string().contains("was not asked for"), "{error}");
     assert_eq!(emitted.into_inner(), 0);
 }
 

@@ -289,7 +289,10 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
     falls_to(before);
     // Nor a child, whether it runs or waits to be reaped.
     for task in fs::read_dir("/proc/self/task").unwrap() {
-        let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap();
-        assert_eq!(children, "");
+        match fs::read_to_string(task.unwrap().path().join("children")) {
+            Ok(children) => assert_eq!(children, ""),
+            // A thread that has ended since the list was read: what it started is another's now.
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
     }
 }

@@ -93,8 +93,8 @@ pub struct SyncOptions {
     /// the end of the source, is an error of kind `InvalidInput`.
     ///
     /// With a target manifest the map is used where the manifest describes the target as the last
-    /// sync left it, and that can be told; else the disks are compared, and a note of the report
-    /// tells why.
+    /// sync left it, and that is known; otherwise the disks are compared, and a note of the
+    /// report gives the reason.
     pub change_map: Option<Vec<Range<u64>>>,
     /// Whether a change map is used with a target manifest although nothing tells whether the
     /// target is as the last sync left it, as of a device.

@@ -13,7 +13,7 @@ use crate::failback::machine::{Amount, JobPhase, Problem, Reason, State};
 use crate::program::Program;
 use crate::progress::CancelToken;
 
-/// Something that an operator may want to be told of.
+/// Something that an operator may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Happened {
@@ -42,7 +42,7 @@ pub(super) struct Hooks {
     directory: JobDirectory,
     events: Option<Sender<(String, Happened)>>,
     thread: Option<JoinHandle<()>>,
-    /// Of each VM the problem that the program was told of, and the phase it was in.
+    /// For each VM, the problem last reported to the program, and the phase.
     told: Vec<Option<(JobPhase, Problem)>>,
     looked: Instant,
     overdue: Vec<String>,
@@ -136,7 +136,7 @@ impl Hooks {
 }
 
 impl Drop for Hooks {
-    /// Waits until the program was told of all.
+    /// Waits until all events are reported.
     fn drop(&mut self) {
         self.events = None;
         if let Some(thread) = self.thread.take() {

@@ -29,7 +29,7 @@ pub struct Plan {
     pub commit: (CommitPolicy, Duration),
     /// Passes are repeated until one fits.
     pub downtime_budget: Duration,
-    /// At most so many passes while the source runs.
+    /// Maximum number of passes while the source runs.
     pub max_passes: u32,
     /// How often a waiting job copies again, if it does.
     pub pass_interval: Option<Duration>,

@@ -180,7 +180,7 @@ impl SourceBackend for RemoteSource {
 
     fn fail(&self, error: Error) -> Error {
         if self.is_client {
-            // Where the line is down the other end cannot be told.
+            // If the line is down, the other end cannot be notified.
             let _ = self.finish_with(&Message::Fail(Box::new(Fault::of(&error, false))));
         }
         self.explain(error)

@@ -425,7 +425,7 @@ fn open_copy(
     Ok((storage, made?))
 }
 
-/// Gives a new file the owner, mode and the like of `model`; notes what could not be kept.
+/// Gives a new file the owner, mode and other attributes of `model`; notes what could not be kept.
 ///
 /// # Errors
 /// Those of [`copy_attributes`](crate::storage::Directory::copy_attributes).

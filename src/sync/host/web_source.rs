@@ -78,7 +78,7 @@ impl WebSource {
     /// ascending and disjoint. All others are equal.
     ///
     /// # Errors
-    /// `SourceChanged`, `Cancelled`. What cannot be told is no error.
+    /// `SourceChanged`, `Cancelled`. An unknown state is no error.
     pub fn changed_since(
         &self,
         older: &WebAddress,
@@ -116,7 +116,7 @@ impl WebSource {
 pub enum ChangedSince {
     /// Guest bytes that may differ, ascending and disjoint; all others are equal.
     Known(Vec<Range<u64>>),
-    /// It cannot be told, for this reason.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 

@@ -213,6 +213,10 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // Partitions outlive their device.
+        if Path::new(&format!("{}p1", self.0)).exists() {
+            let _ = Command::new("partx").args(["--delete", &self.0]).status();
+        }
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }

@@ -3,8 +3,8 @@
 #[cfg(feature = "imago")]
 use std::fs::File;
 
-use super::stamp::SourceStamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::SourceStamp;
 use crate::storage::Storage;
 
 impl SourceStamp {

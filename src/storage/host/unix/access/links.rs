@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::own::is_own;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::host_file::HostFile;
+use crate::storage::host::unix::host_file::HostFile;
 
 /// The path with every symbolic link followed; its last part may be missing, also where a link
 /// leads to it.

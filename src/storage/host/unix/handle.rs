@@ -11,8 +11,8 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cache::Reader;
-use super::known_data::KnownData;
 use crate::error::{Error, Result};
+use crate::storage::host::known_data::KnownData;
 use crate::storage::{past_end, poisoned, range_end};
 
 /// An open file or device. Locks taken on it last as long as it lives.

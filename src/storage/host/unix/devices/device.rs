@@ -11,9 +11,9 @@ use rustix::fs::FallocateFlags;
 
 use super::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::file::Allocation;
-use crate::storage::host::handle::Handle;
-use crate::storage::host::host_file::HostFile;
+use crate::storage::host::unix::file::Allocation;
+use crate::storage::host::unix::handle::Handle;
+use crate::storage::host::unix::host_file::HostFile;
 use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};
 
 /// A block device: a flat byte store whose length is fixed.

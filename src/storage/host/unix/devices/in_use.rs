@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::kernel::{Kernel, device_number_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::host_file::{FileId, HostFile, Node};
+use crate::storage::host::unix::host_file::{FileId, HostFile, Node};
 
 /// Refuses a target that is used already: mounted, swap, under another device, attached to a loop
 /// device, or open for writing in another process. A disk is used when one of its partitions is, a

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, makedev, minor};
 
-use crate::storage::host::host_file::{FileId, Node};
+use crate::storage::host::unix::host_file::{FileId, Node};
 
 /// The two trees; tests bring their own.
 #[derive(Debug, Clone)]
@@ -314,7 +314,7 @@ pub(in crate::storage) fn device_number_at(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::host::host_file::HostFile;
+    use crate::storage::host::unix::host_file::HostFile;
 
     #[test]
     fn nothing_can_be_said_where_one_of_the_trees_is_missing() {

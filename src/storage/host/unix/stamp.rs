@@ -26,7 +26,7 @@ pub struct SourceStamp {
 
 impl SourceStamp {
     /// What shows that it was changed until `now`.
-    pub(super) fn difference(&self, now: &SourceStamp) -> Option<&'static str> {
+    pub(in crate::storage) fn difference(&self, now: &SourceStamp) -> Option<&'static str> {
         if now.id != self.id {
             Some("it is another file now")
         } else if now.len != self.len {
@@ -44,7 +44,7 @@ impl SourceStamp {
 
     /// The file it is of; `None` for a device.
     #[cfg(feature = "imago")]
-    pub(super) fn file(&self) -> Option<FileId> {
+    pub(in crate::storage) fn file(&self) -> Option<FileId> {
         (self.id.inode != 0).then_some(self.id)
     }
 

@@ -127,6 +127,7 @@ pub mod manifest;
 mod manifest;
 #[cfg(any(feature = "changes", feature = "http"))]
 mod page_list;
+mod path_bytes;
 #[cfg(any(feature = "failback", feature = "http"))]
 mod program;
 #[cfg(feature = "testing")]

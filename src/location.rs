@@ -5,13 +5,13 @@ mod reference;
 mod remote;
 mod web;
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::path_bytes::{bytes_of, path_of};
 use crate::text::EscapedPath;
 
 pub use nbd::NbdAddress;
@@ -88,15 +88,15 @@ impl Location {
     /// # Errors
     /// As [`parse`](Location::parse).
     pub fn parse_with(text: &Path, is_there: impl FnOnce(&Path) -> bool) -> Result<Location> {
-        let bytes = text.as_os_str().as_bytes();
+        let bytes = bytes_of(text);
         let here = || Ok(Location::Path(text.to_owned()));
         let shown = without_query(text);
         let refuse = |what: String, advice: String| {
             Err(Error::new(ErrorKind::InvalidInput, what)
-                .at_path(shown)
+                .at_path(&shown)
                 .advise(advice))
         };
-        let as_path = format!("write ./{} for a file of that name", EscapedPath(shown));
+        let as_path = format!("write ./{} for a file of that name", EscapedPath(&shown));
         match bytes {
             [] => {
                 let what = "an empty path names nothing";
@@ -124,19 +124,23 @@ impl Location {
         let Some((prefix, rest)) = split_prefix(bytes) else {
             return here();
         };
+        let is_drive = matches!(prefix, [letter] if letter.is_ascii_alphabetic());
+        if cfg!(windows) && is_drive {
+            return here();
+        }
         let lower = prefix.to_ascii_lowercase();
         if !prefix.is_empty() && rest.starts_with(b"//") {
             let address = [&lower[..], b":", rest].concat();
-            let address = Path::new(OsStr::from_bytes(&address));
+            let address = path_of(&address);
             if REMOTE.iter().any(|scheme| scheme.as_bytes() == lower) {
-                return RemoteAddress::parse(address).map(Location::Remote);
+                return RemoteAddress::parse(&address).map(Location::Remote);
             }
             if NBD.iter().any(|scheme| scheme.as_bytes() == lower) {
-                return NbdAddress::parse(address).map(Location::Nbd);
+                return NbdAddress::parse(&address).map(Location::Nbd);
             }
             if lower == b"https" || lower == b"http" {
-                let parsed = WebAddress::parse(address).map(Location::Web);
-                return parsed.map_err(|error| error.at_path(shown));
+                let parsed = WebAddress::parse(&address).map(Location::Web);
+                return parsed.map_err(|error| error.at_path(&shown));
             }
             let scheme = String::from_utf8_lossy(prefix);
             let what = format!("no way to reach it: `{scheme}://` is not known here");
@@ -149,7 +153,7 @@ impl Location {
         if is_there(text) {
             return here();
         }
-        if matches!(prefix, [letter] if letter.is_ascii_alphabetic()) && rest.starts_with(b"\\") {
+        if is_drive && rest.starts_with(b"\\") {
             let what = "this is a path of Windows, and not of this host".to_owned();
             return refuse(what, format!("name a file of this host; {as_path}"));
         }
@@ -306,7 +310,7 @@ pub(crate) fn is_plain(text: &str, path: &Path) -> bool {
     let plain = |part: Component<'_>| {
         matches!(
             part,
-            Component::RootDir | Component::Normal(_) | Component::CurDir
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) | Component::CurDir
         )
     };
     let odd = text.chars().any(char::is_control) || path.file_name().is_none();
@@ -353,14 +357,12 @@ fn suggestion(text: &[u8]) -> Option<String> {
 }
 
 /// `text` up to the question mark of an address.
-fn without_query(text: &Path) -> &Path {
-    let bytes = text.as_os_str().as_bytes();
+fn without_query(text: &Path) -> Cow<'_, Path> {
+    let bytes = bytes_of(text);
     let question = bytes.iter().position(|byte| *byte == b'?');
     match question.and_then(|at| bytes.get(..at)) {
-        Some(before) if before.windows(3).any(|it| it == b"://") => {
-            Path::new(OsStr::from_bytes(before))
-        }
-        _ => text,
+        Some(before) if before.windows(3).any(|it| it == b"://") => path_of(before),
+        _ => Cow::Borrowed(text),
     }
 }
 

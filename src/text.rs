@@ -6,8 +6,9 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::path_bytes::bytes_of;
 
 /// Whether a character must not reach a terminal as it is: controls (C0, delete, C1), separators of
 /// lines and paragraphs, marks that turn the direction of writing, and tags that show nothing.
@@ -50,7 +51,7 @@ opaque!(EscapedPath<'_>);
 
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {
+        for chunk in bytes_of(self.0).utf8_chunks() {
             f.write_str(&escape(chunk.valid()))?;
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;
@@ -106,7 +107,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
+    use crate::path_bytes::path_of;
 
     use proptest::prelude::*;
 
@@ -128,8 +129,8 @@ mod tests {
             assert_eq!(escape(text), shown);
         }
         let bytes = b"a\xff\x1b/\xc3(";
-        let path = Path::new(OsStr::from_bytes(bytes));
-        assert_eq!(escape_path(path), "a\\xff\\x1b/\\xc3(");
+        let path = path_of(bytes);
+        assert_eq!(escape_path(&path), "a\\xff\\x1b/\\xc3(");
     }
 
     proptest! {

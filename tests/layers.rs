@@ -11,12 +11,13 @@ use std::{
 /// The top folders and files of `src` from the bottom up, each with those that it may import.
 /// A row names only rows above it in this list, so that imports go down only.
 const LAYERS: &[(&str, &str)] = &[
-    ("text", ""),
+    ("path_bytes", ""),
+    ("text", "path_bytes"),
     ("target_state", ""),
     ("advice", ""),
     ("error", "text target_state advice"),
     ("duration", "error"),
-    ("location", "text error"),
+    ("location", "path_bytes text error"),
     ("hash", "error"),
     ("page_list", "error"),
     ("random", "error"),
@@ -52,7 +53,8 @@ const LAYERS: &[(&str, &str)] = &[
     ("journal", "error random limits units progress storage"),
     (
         "sync",
-        "target_state advice error location hash random setters limits units progress storage image manifest diff delta",
+        "path_bytes target_state advice error location hash random setters limits units progress storage image manifest diff \
+         delta",
     ),
     (
         "replica",
@@ -60,7 +62,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "text advice error location hash random setters token_bucket limits units progress storage image \
+        "path_bytes text advice error location hash random setters token_bucket limits units progress storage image \
          manifest diff delta sync",
     ),
     (
@@ -69,13 +71,13 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "text advice error duration location hash random setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),
     (
         "cli",
-        "text advice error duration location hash limits units progress storage image manifest diff changes delta \
+        "path_bytes text advice error duration location hash limits units progress storage image manifest diff changes delta \
          journal sync replica remote api failback",
     ),
     ("testing", "error storage failback"),

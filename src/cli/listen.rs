@@ -1,12 +1,11 @@
 //! `diskdelta serve --listen`
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::duration::parse_duration;
+use crate::path_bytes::path_of;
 use crate::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
 use crate::remote::{RemoteJob, ServeOptions, Served};
 use crate::text::{escape, escape_path};
@@ -170,7 +169,7 @@ fn who(client: &Client) -> String {
 }
 
 fn what(job: &RemoteJob) -> String {
-    let path = escape_path(Path::new(OsStr::from_bytes(&job.path)));
+    let path = escape_path(&path_of(&job.path));
     let verb = if job.target.is_some() {
         "writes"
     } else {

@@ -1,12 +1,11 @@
 //! Texts that name where an address is kept, so that no secret is on a command line.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::path_bytes::{bytes_of, name_of, path_of};
 
 /// Reads what `@FILE` or `env:NAME` stands for; `None` for any other text.
 ///
@@ -16,13 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// `InvalidInput` where the file or variable is missing, cannot be read, is longer than 64 KiB, or
 /// holds no address. The error does not repeat what it holds.
 pub(super) fn resolve(text: &Path) -> Result<Option<String>> {
-    let bytes = text.as_os_str().as_bytes();
+    let bytes = bytes_of(text);
     let held = match bytes {
-        [b'@', name @ ..] => read(Path::new(OsStr::from_bytes(name))),
+        [b'@', name @ ..] => read(&path_of(name)),
         _ if is_variable(bytes) => bytes
             .get(VARIABLE.len()..)
-            .and_then(|name| std::env::var_os(OsStr::from_bytes(name)))
-            .map(|value| value.as_bytes().to_owned())
+            .and_then(|name| std::env::var_os(name_of(name)))
+            .map(|value| bytes_of(&value).to_owned())
             .ok_or(None),
         _ => return Ok(None),
     };

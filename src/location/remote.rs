@@ -1,13 +1,12 @@
 //! The address of an image on another host.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::fmt;
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::path_bytes::{bytes_of, path_of};
 
 /// An image on another host: `ssh://[user@]host[:port]/path` behind a remote shell, or
 /// `diskdelta://host[:port]/name` at a service.
@@ -38,7 +37,7 @@ impl RemoteAddress {
     /// with a host that a shell would take for an option.
     pub fn parse(text: impl AsRef<Path>) -> Result<RemoteAddress> {
         let text = text.as_ref();
-        let bytes = text.as_os_str().as_bytes();
+        let bytes = bytes_of(text);
         let (scheme, rest) = match bytes.strip_prefix(b"ssh://") {
             Some(rest) => (Scheme::Ssh, Some(rest)),
             None => (Scheme::Service, bytes.strip_prefix(b"diskdelta://")),
@@ -89,7 +88,7 @@ impl RemoteAddress {
             user: user.map(str::to_owned),
             host: host.to_owned(),
             port: port.filter(|port| Some(*port) != default),
-            path: Path::new(OsStr::from_bytes(path)).to_owned(),
+            path: path_of(path).into_owned(),
         })
     }
 

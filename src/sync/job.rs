@@ -2,9 +2,8 @@
 
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::limits::Limits;
+use crate::path_bytes::{bytes_of, path_of};
 use crate::storage::{Access, FileRef};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::endpoint::target::Target;
@@ -66,13 +65,10 @@ impl Job {
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.target_len.to_le_bytes());
         out.extend_from_slice(&self.target_inode.unwrap_or(0).to_le_bytes());
-        let manifest = self
-            .manifest
-            .as_ref()
-            .map(|path| path.as_os_str().as_bytes());
+        let manifest = self.manifest.as_ref().map(bytes_of);
         let texts = [
             self.format.name().as_bytes(),
-            self.target.as_os_str().as_bytes(),
+            bytes_of(&self.target),
             manifest.unwrap_or(b""),
         ];
         for text in texts {
@@ -107,8 +103,8 @@ impl Job {
             format: Format::parse(&format)?,
             target_len: u64::from_le_bytes(*target_len),
             target_inode: Some(u64::from_le_bytes(*target_inode)).filter(|number| *number != 0),
-            target: PathBuf::from(OsString::from_vec(target)),
-            manifest: (!manifest.is_empty()).then(|| PathBuf::from(OsString::from_vec(manifest))),
+            target: path_of(&target).into_owned(),
+            manifest: (!manifest.is_empty()).then(|| path_of(&manifest).into_owned()),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The end that connects: a sync whose source, or whose target, is at the other end.
 
 use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::source_server::SourceServer;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
+use crate::path_bytes::bytes_of;
 use crate::progress::Work;
 use crate::remote::transport::connection::Connection;
 use crate::remote::wire::codec::wrong;
@@ -73,7 +73,7 @@ impl Client {
         work: &Work,
     ) -> Result<Source> {
         let opened = self.ask(&RemoteJob {
-            path: path.as_ref().as_os_str().as_bytes().to_vec(),
+            path: bytes_of(path.as_ref()).to_vec(),
             format: image.format,
             target: None,
             // An agent that does not know of it opens it as if it were to be copied, or fails.
@@ -217,7 +217,7 @@ impl RemoteTarget {
         }
         let target = &self.options;
         Ok(RemoteJob {
-            path: self.path.as_os_str().as_bytes().to_vec(),
+            path: bytes_of(&self.path).to_vec(),
             format: target.image.format,
             target: Some(TargetJob {
                 mode: options.mode,

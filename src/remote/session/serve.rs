@@ -1,8 +1,6 @@
 //! The agent: does one job for the client.
 
-use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +11,7 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
+use crate::path_bytes::{bytes_of, path_of};
 use crate::progress::Work;
 use crate::remote::own_directories::OwnDirectories;
 use crate::remote::sandbox::{Sandbox, SandboxPath};
@@ -239,7 +238,7 @@ impl Agent<'_> {
         let opened = self.open_target(job, how).and_then(|target| {
             let path = target.target().path();
             let kept = match self.cache()? {
-                Some(cache) => Some(cache.target_place(path.as_os_str().as_bytes())?),
+                Some(cache) => Some(cache.target_place(bytes_of(&path))?),
                 None => None,
             };
             Ok((target, how.sync_options().with_target_manifest(kept)))
@@ -324,16 +323,24 @@ impl Agent<'_> {
     }
 
     fn resolve(&self, job: &RemoteJob) -> Result<(PathBuf, Option<SandboxPath>)> {
-        let asked = Path::new(OsStr::from_bytes(&job.path));
+        let asked = path_of(without_slash(&job.path));
         let (path, resolved) = match &self.root {
-            None => (asked.to_owned(), None),
+            None => (asked.into_owned(), None),
             Some(root) => {
-                let resolved = root.resolve(&job.path)?;
+                let resolved = root.resolve(without_slash(&job.path))?;
                 (resolved.path.clone(), Some(resolved))
             }
         };
         OwnDirectories::of(self.options.own_directories())?.refuse(&path)?;
         Ok((path, resolved))
+    }
+}
+
+/// The path of an address: behind `ssh://host/C:/web.vhd` it is `C:/web.vhd` on Windows.
+fn without_slash(path: &[u8]) -> &[u8] {
+    match path {
+        [b'/', rest @ ..] if cfg!(windows) && matches!(rest, [_, b':', ..]) => rest,
+        _ => path,
     }
 }
 

@@ -1,8 +1,7 @@
 //! Agents behind a remote shell.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +12,7 @@ use super::pipe::{Pipe, PipeEnd};
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
+use crate::path_bytes::{bytes_of, path_of};
 use crate::text::escape_path;
 
 /// How an agent is started.
@@ -251,7 +251,7 @@ impl Drop for Shell {
 /// takes other characters for more than they are.
 fn state_option(directory: &Path) -> Result<OsString> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,=".contains(byte);
-    let bytes = directory.as_os_str().as_bytes();
+    let bytes = bytes_of(directory);
     if !directory.is_absolute() || !bytes.iter().all(is_plain) {
         let what =
             "a directory at another host is an absolute path of letters, digits and `/._-+@%:,=`";
@@ -302,7 +302,7 @@ fn show(bytes: &[u8]) {
             Some(line) => (line.strip_suffix(b"\r").unwrap_or(line), "\n"),
             None => (line, ""),
         };
-        out += &escape_path(Path::new(OsStr::from_bytes(line)));
+        out += &escape_path(&path_of(line));
         out += end;
     }
     // Where standard error is closed there is nowhere to show it.

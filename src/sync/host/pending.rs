@@ -1,7 +1,7 @@
 //! What unfinished syncs have left behind on this host.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::advice::Advice;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::path_bytes::{bytes_of, name_of};
 use crate::progress::Work;
 use crate::storage::{
     Access, Directory, FileRef, HostDirectory, SourceOptions, devices_named, open_source,
@@ -102,7 +103,7 @@ pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pendi
     names.sort();
     let mut found = Vec::new();
     for name in names {
-        let bytes = name.as_bytes();
+        let bytes = bytes_of(&name);
         let file_ref = FileRef::new(directory.clone(), &name);
         if let Some(copied) = copied_name(bytes) {
             found.extend(look_at_copy(&file_ref, &directory.path().join(copied))?);
@@ -287,11 +288,11 @@ fn look_at_target(target: &Path, job: Option<JobId>) -> PendingState {
 }
 
 /// The name that a full copy takes in the end.
-fn copied_name(name: &[u8]) -> Option<&OsStr> {
+fn copied_name(name: &[u8]) -> Option<Cow<'_, OsStr>> {
     let rest = name
         .strip_suffix(NEW_SUFFIX.as_bytes())?
         .strip_suffix(b".")?;
-    rest.strip_prefix(b".").map(OsStr::from_bytes)
+    rest.strip_prefix(b".").map(name_of)
 }
 
 /// A redo log under its own name, or stashed as the previous one.
@@ -310,6 +311,6 @@ fn redo_log_stem(name: &[u8]) -> Option<&[u8]> {
 
 /// The device that a redo log is named after; the redo logs of files are hidden.
 fn device_of(redo_log: &OsStr) -> Option<&str> {
-    let stem = str::from_utf8(redo_log_stem(redo_log.as_bytes())?).ok()?;
+    let stem = str::from_utf8(redo_log_stem(bytes_of(redo_log))?).ok()?;
     (!stem.starts_with('.')).then_some(stem)
 }

@@ -6,7 +6,6 @@
 //! marked exactly while any sector of its first page is a marker.
 
 use std::ops::Range;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use crate::advice::Advice;
@@ -14,6 +13,7 @@ use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "nbd")]
 use crate::image::Image;
+use crate::path_bytes::{bytes_of, path_of};
 use crate::storage::Storage;
 use crate::sync::options::Safety;
 use crate::target_state::TargetState;
@@ -136,7 +136,7 @@ impl Marker {
 
     fn encode(&self, offset: u64) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
-        let redo_log = self.redo_log.as_os_str().as_bytes();
+        let redo_log = bytes_of(&self.redo_log);
         // A longer path is cut; recovery then looks beside the target and in the log directory.
         let redo_log = redo_log.get(..REDO_LOG_MOST).unwrap_or(redo_log);
         out[..16].copy_from_slice(MAGIC);
@@ -182,7 +182,7 @@ impl Marker {
             safety,
             target_len: u64::from_le_bytes(body[40..48].try_into().ok()?),
             held: body[33] == 1,
-            redo_log: PathBuf::from(std::ffi::OsString::from_vec(redo_log.to_vec())),
+            redo_log: path_of(redo_log).into_owned(),
         })
     }
 }

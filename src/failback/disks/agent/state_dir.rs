@@ -2,13 +2,13 @@
 //! and no other user writes.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::messages::{AgentRequest, wrong};
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::disk_path::DiskPath;
+use crate::path_bytes::bytes_of;
 use crate::remote::{ServeOptions, lies_within};
 use crate::storage::HostDirectory;
 
@@ -47,7 +47,7 @@ impl StateDir {
     pub(super) fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
         let disk = request.disks.first().ok_or_else(wrong)?;
         let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
-        let hash = blake3::hash(disk_path.directory().as_os_str().as_bytes()).to_hex();
+        let hash = blake3::hash(bytes_of(disk_path.directory())).to_hex();
         let names = [&hash[..KEY_LEN], &request.job, &request.vm];
         let mut directory = None::<HostDirectory>;
         for name in names {

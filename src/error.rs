@@ -69,7 +69,8 @@ pub enum ErrorKind {
 
 /// An error: kind, operation, path, field, offset, advice and cause.
 ///
-/// `Display` gives one line for a person: what, where, what to do. Characters that a terminal would
+/// `Display` gives one line for a person, `cannot OPERATION PATH: MESSAGE (FIELD, OFFSET): CAUSE;
+/// ADVICE`, of which each part may be missing. Characters that a terminal would
 /// obey are escaped, wherever they come from. Offsets are bytes, in hex. The
 /// cause, where there is one, is in [`source`](std::error::Error::source) and in the text.
 #[derive(thiserror::Error)]
@@ -105,7 +106,8 @@ impl Error {
         }))
     }
 
-    /// A failed system call; out-of-space, missing and existing files get kinds of their own.
+    /// A failed system call; out-of-space, missing and existing files get kinds of their own. Of
+    /// `operation`, see [`during`](Self::during).
     pub fn io(operation: &'static str, cause: impl Into<io::Error>) -> Self {
         let cause = cause.into();
         let kind = match cause.kind() {
@@ -117,9 +119,7 @@ impl Error {
             io::ErrorKind::ResourceBusy => ErrorKind::InUse,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, format!("cannot {operation}"))
-            .during(operation)
-            .caused_by(cause)
+        Error::new(kind, "").during(operation).caused_by(cause)
     }
 
     /// Bytes from outside that break their format's rules.
@@ -127,11 +127,21 @@ impl Error {
         Error::new(ErrorKind::Malformed, message)
     }
 
-    /// Names the operation that failed, unless one is named already.
+    /// Names the operation that failed, unless one is named already: words that a path may follow,
+    /// as `open` or `get the length of`.
     #[must_use]
     pub fn during(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
         self
+    }
+
+    /// Names the work that failed where a path is named, and no operation on it.
+    #[must_use]
+    pub(crate) fn during_work(self, work: &'static str) -> Self {
+        match self.0.path {
+            Some(_) => self.during(work),
+            None => self,
+        }
     }
 
     /// Names the file or device, unless one is named already.
@@ -312,8 +322,15 @@ impl Inner {
         f: &mut dyn Write,
     ) -> fmt::Result {
         // Every part may come from outside: names from directories, messages from peers and guests.
-        if let Some(path) = &self.path {
-            write!(f, "{}: ", EscapedPath(path))?;
+        let object = self.path.as_deref().map(EscapedPath);
+        match (self.operation, object) {
+            (Some(operation), Some(object)) => write!(f, "cannot {operation} {object}")?,
+            (Some(operation), None) => write!(f, "cannot {}", alone(operation))?,
+            (None, Some(object)) => write!(f, "{object}")?,
+            (None, None) => {}
+        }
+        if !self.message.is_empty() && (self.operation.is_some() || self.path.is_some()) {
+            f.write_str(": ")?;
         }
         let mut f = Escaper(f);
         f.write_str(&self.message)?;
@@ -336,6 +353,13 @@ impl Inner {
         }
         advice::write_all(advice, words, &mut f)
     }
+}
+
+/// An operation without the word that leads over to its object.
+fn alone(operation: &str) -> &str {
+    let words = [" of", " in", " for", " to"];
+    let end = words.iter().find_map(|word| operation.strip_suffix(word));
+    end.unwrap_or(operation)
 }
 
 impl fmt::Debug for Error {

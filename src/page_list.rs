@@ -144,7 +144,7 @@ impl<R: Read> PageListReader<R> {
                 Ok(Event::DocType(_) | Event::CData(_) | Event::Empty(_)) => None,
                 Err(quick_xml::Error::Io(cause)) if cause.kind() != io::ErrorKind::InvalidData => {
                     let cause = io::Error::new(cause.kind(), cause.to_string());
-                    return Err(Error::io("read a page list", cause));
+                    return Err(Error::io("read page list", cause));
                 }
                 Err(cause) => {
                     let cause = cause.to_string();

@@ -232,7 +232,17 @@ impl<'a> Sync<'a> {
     /// `VerifyFailed`, `Malformed`, `NotFound`, `Io`, `Cancelled`.
     pub fn run(mut self, work: &Work) -> Result<SyncReport> {
         self.prepare().map_err(untouched)?;
-        let report = match &self.target {
+        let mut report = self
+            .attempt(work)
+            .map_err(|error| error.during_work("sync"))?;
+        if let Origin::Disk(disk) = self.origin {
+            report.notes.splice(0..0, disk.warnings());
+        }
+        Ok(report)
+    }
+
+    fn attempt(&self, work: &Work) -> Result<SyncReport> {
+        match &self.target {
             SyncTarget::Path(path) => self.run_at(&Location::Path(path.clone()), work),
             SyncTarget::Location(location @ Location::Remote(_)) => {
                 let retry = &self.connect.retry;
@@ -249,13 +259,7 @@ impl<'a> Sync<'a> {
                 let target = Target::device(storage.clone(), format, log);
                 self.run_onto(&target.with_image_options(self.open.image.clone()), work)
             }
-        };
-        report.map(|mut report| {
-            if let Origin::Disk(disk) = self.origin {
-                report.notes.splice(0..0, disk.warnings());
-            }
-            report
-        })
+        }
     }
 
     fn run_at(&self, location: &Location, work: &Work) -> Result<SyncReport> {

@@ -20,7 +20,7 @@ impl<R: Read> Input<R> {
     pub(super) fn new(mut reader: R) -> Result<Self> {
         let mut head = Vec::new();
         let first = reader.by_ref().take(3).read_to_end(&mut head);
-        first.map_err(|cause| Error::io("read a change map", cause))?;
+        first.map_err(|cause| Error::io("read change map", cause))?;
         match &head[..] {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
                 let what = "cannot read a change map in UTF-16";

@@ -182,7 +182,7 @@ fn failed(cause: serde_json::Error) -> Error {
     let cause = io::Error::from(cause);
     match cause.downcast::<Error>() {
         Ok(error) => error,
-        Err(cause) => Error::io("read a change map", cause),
+        Err(cause) => Error::io("read change map", cause),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
     context.progress.clear();
     match ended {
         Ok(exit) => exit.into(),
-        Err(failure) => outcome::fail(&cli.common, &failure),
+        Err(failure) => outcome::fail(&cli.common, &failure.during_work(cli.verb.work())),
     }
 }
 
@@ -112,6 +112,25 @@ enum Verb {
     Serve(serve::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+}
+
+impl Verb {
+    /// What it does to the file or device that an error names.
+    fn work(&self) -> &'static str {
+        match self {
+            Verb::Info(_) | Verb::Manifest(_) => "read",
+            Verb::Diff(_) => "compare",
+            Verb::Sync(_) => "sync",
+            Verb::Verify(_) => "verify",
+            Verb::Delta(_) => "process",
+            Verb::Undo(_) => "undo",
+            Verb::Recover(_) => "recover",
+            #[cfg(feature = "failback")]
+            Verb::Failback(_) => "use",
+            Verb::Serve(_) => "serve",
+            Verb::Completions(_) | Verb::Man(_) => "write",
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\

@@ -58,6 +58,12 @@ impl Failure {
         }
     }
 
+    /// Names the work that failed, see [`Error::during_work`].
+    pub(super) fn during_work(mut self, work: &'static str) -> Failure {
+        self.error = self.error.during_work(work);
+        self
+    }
+
     pub(super) fn error(&self) -> &Error {
         &self.error
     }

@@ -47,6 +47,10 @@ impl Delta {
     /// `Malformed` (also for a file that ends without a trailer), `Unsupported`,
     /// `LimitExceeded`, `Io`.
     pub fn from_storage(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        Self::read_ends(storage, limits).map_err(|error| error.during_work("open"))
+    }
+
+    fn read_ends(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let header = read_header(&*storage, limits)?;
         let len = storage.len()?;
         let tail_len = (FRAME_LEN + TRAILER_LEN) as u64;

@@ -391,7 +391,7 @@ fn buffer_len(range: &Range<u64>) -> usize {
 }
 
 fn unreadable(cause: Error, start: u64) -> Error {
-    let error = Error::new(ErrorKind::Unreadable, "the source cannot be read")
+    let error = Error::new(ErrorKind::Unreadable, "a range of the source is unreadable")
         .during("read")
         .at_offset(cause.offset().unwrap_or(start))
         .advise(Advice::SkipUnreadable);

@@ -51,8 +51,8 @@ pub fn open_storage(
         let (storage, options) = options.dense(storage);
         return open_storage(storage, format, &options);
     }
-    match format {
-        Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+    let opened: Result<Arc<dyn Image>> = match format {
+        Format::Raw => Raw::open(storage).map(|raw| Arc::new(raw) as _),
         Format::Vhd => vhd::open(storage, options),
         Format::Vhdx => vhdx::open(storage, options),
         #[cfg(feature = "imago")]
@@ -66,7 +66,8 @@ pub fn open_storage(
         )
         .at_path(storage.path())
         .advise("build with the feature `imago`, or convert it with qemu-img")),
-    }
+    };
+    opened.map_err(|error| error.during_work("open"))
 }
 
 /// Opens storage for reading and writing as an image of `format`.
@@ -82,12 +83,13 @@ pub fn open_storage_mut(
         let (storage, options) = options.dense(storage);
         return open_storage_mut(storage, format, &options);
     }
-    match format {
-        Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+    let opened: Result<Arc<dyn ImageMut>> = match format {
+        Format::Raw => Raw::open(storage).map(|raw| Arc::new(raw) as _),
         Format::Vhd => vhd::open_mut(storage, options),
         Format::Vhdx => vhdx::open_mut(storage, options),
         Format::Qcow2 | Format::Vmdk => Err(only_read(format).at_path(storage.path())),
-    }
+    };
+    opened.map_err(|error| error.during_work("open"))
 }
 
 /// The error for writing to a format that cannot be.

@@ -378,7 +378,7 @@ fn read_or_locate(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> 
     let mut at = offset;
     for piece in buf.chunks_mut(PAGE_BYTES as usize) {
         if let Err(cause) = image.read_exact_at(piece, at) {
-            let error = Error::new(ErrorKind::Unreadable, "a range of the disk cannot be read");
+            let error = Error::new(ErrorKind::Unreadable, "a range of the disk is unreadable");
             let error = match cause.path() {
                 Some(path) => error.at_path(path),
                 None => error,

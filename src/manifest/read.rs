@@ -49,7 +49,9 @@ impl Manifest {
         let mut bytes = [0; HEADER_LEN];
         let len = storage.len()?;
         if len < HEADER_LEN as u64 {
-            return Err(Error::malformed("too short for a manifest").at_path(storage.path()));
+            return Err(Error::malformed("too short for a manifest")
+                .during("open")
+                .at_path(storage.path()));
         }
         storage.read_exact_at(&mut bytes, 0)?;
         Header::decode(&bytes)
@@ -60,7 +62,7 @@ impl Manifest {
                 shape,
                 header,
             })
-            .map_err(|error| error.at_path(storage.path()))
+            .map_err(|error| error.at_path(storage.path()).during("open"))
     }
 
     /// Opens a manifest file. It is read where it is needed: where it was cut or changed since,

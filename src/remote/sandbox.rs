@@ -173,7 +173,7 @@ fn failed(cause: Errno, asked: &Path) -> Error {
         Errno::XDEV | Errno::LOOP => outside(asked),
         // Looked up below the root, and named so: a client may have meant another file.
         other => Error::io(
-            "inspect, in the directory that this agent serves",
+            "inspect in the served directory",
             std::io::Error::from(other),
         )
         .at_path(asked.strip_prefix("/").unwrap_or(asked)),

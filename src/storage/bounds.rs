@@ -21,7 +21,7 @@ pub(crate) fn range_end(path: &Path, offset: u64, len: usize) -> Result<u64> {
 pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
     Error::new(
         ErrorKind::Io,
-        format!("read up to {end:#x}, but only {len:#x} bytes are there"),
+        format!("only {len:#x} bytes are there, and {end:#x} are needed"),
     )
     .during("read")
     .at_path(path)

@@ -30,7 +30,7 @@ impl Mmap {
         let file = File::open(&path).map_err(|e| Error::io("open", e).at_path(&path))?;
         let metadata = file
             .metadata()
-            .map_err(|e| Error::io("get the length", e).at_path(&path))?;
+            .map_err(|e| Error::io("get the length of", e).at_path(&path))?;
         if !metadata.is_file() {
             let message = "only a regular file can be mapped";
             return Err(Error::new(ErrorKind::InvalidInput, message).at_path(path));

@@ -226,7 +226,7 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_connected_or_served() {
     let listen = "serve --listen 127.0.0.1:0 --cert server.pem --client-ca ca.pem";
     fixture
         .run(&format!("{listen} --key none.key --root served"))
-        .fails(2, "none.key: cannot read");
+        .fails(2, "cannot read none.key: ");
     let unconfined = fixture.run(&format!("{listen} --key server.key"));
     assert_eq!(unconfined.status, 2);
     assert!(unconfined.stderr.contains("--root <DIR>"), "{unconfined:?}");

@@ -12,7 +12,8 @@ const PAGE: &str = "docs/reference/errors.md";
 const HEAD: &str = "\
 # Errors
 
-Every error of diskdelta, in the form `OBJECT: what is wrong (field, offset): cause; what to do`.
+Every error of diskdelta, in the form `cannot OPERATION OBJECT: reason (field, offset): cause; what
+to do`, of which each part may be missing. The texts are the reasons, and operations without one.
 `{…}` stands for a value. This page is made from the sources by a test. The kind is what
 [`--json`](json.md#errors) names, and what the library's `ErrorKind` is.
 

@@ -304,7 +304,7 @@ fn files_that_are_no_use_are_named() {
         (
             with(&|it| it.key = papers.path("none.key")),
             ErrorKind::NotFound,
-            "none.key: cannot read",
+            "none.key: No such file",
         ),
         (
             with(&|it| it.key = papers.path("public.key")),
@@ -329,7 +329,7 @@ fn files_that_are_no_use_are_named() {
         (
             with(&|it| it.ca = papers.path("none.pem")),
             ErrorKind::NotFound,
-            "none.pem: cannot read",
+            "none.pem: No such file",
         ),
         (
             with(&|it| it.ca = papers.path("broken.pem")),

@@ -63,7 +63,10 @@ impl HostSource {
         image: &ImageOptions,
         options: &SourceOptions,
     ) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref(), image, options).map_err(|error| error.during_work("open"))
+    }
+
+    fn open_at(path: &Path, image: &ImageOptions, options: &SourceOptions) -> Result<Self> {
         let opened = open_source(path, options)?;
         let storage = opened.storage;
         if !options.marker_is_data {

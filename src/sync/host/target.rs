@@ -86,7 +86,10 @@ impl HostTarget {
     ///
     /// [`create`]: HostTargetOptions::create
     pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
-        let given = path.as_ref();
+        Self::open_at(path.as_ref(), options).map_err(|error| error.during_work("open"))
+    }
+
+    fn open_at(given: &Path, options: &HostTargetOptions) -> Result<Self> {
         let path = resolve_to_write(given)?;
         match fs::symlink_metadata(&path) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {

@@ -342,7 +342,7 @@ impl Directory for HostDirectory {
 
     fn free_bytes(&self) -> Result<Option<u64>> {
         let facts = rustix::fs::fstatvfs(&self.directory)
-            .map_err(|e| Error::io("get the free space", e).at_path(&self.path))?;
+            .map_err(|e| Error::io("get the free space of", e).at_path(&self.path))?;
         Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
     }
 

@@ -149,7 +149,7 @@ impl FileStorage {
 
     fn facts(&self) -> Result<Metadata> {
         let facts = self.handle.file().metadata();
-        facts.map_err(|e| self.handle.failed("get the length", e))
+        facts.map_err(|e| self.handle.failed("get the length of", e))
     }
 
     fn takes_space_for_zeros(&self) -> bool {
@@ -256,7 +256,7 @@ impl Storage for FileStorage {
         set.map_err(|e| {
             // The first error says more than one from cleaning up.
             let _ = self.give_back(&taken);
-            self.handle.failed("set the length", e).at_offset(len)
+            self.handle.failed("set the length of", e).at_offset(len)
         })
     }
 
@@ -367,7 +367,7 @@ impl Storage for FileStorage {
             self.handle
                 .file()
                 .set_len(len)
-                .map_err(|e| self.handle.failed("set the length", e).at_offset(len))?;
+                .map_err(|e| self.handle.failed("set the length of", e).at_offset(len))?;
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Handle {
                 let end = len()?;
                 return Ok((offset < end).then_some(offset..end));
             }
-            Err(cause) => return Err(self.failed("seek data", cause).at_offset(offset)),
+            Err(cause) => return Err(self.failed("look for data in", cause).at_offset(offset)),
         };
         // There is a hole at the end of every file.
         let end = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {

@@ -22,14 +22,14 @@ pub(in crate::storage) fn copy_attributes(from: &File, to: &File) -> Result<Vec<
     let new = to.metadata().map_err(failed)?;
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
         fchown(to, Some(old.uid()), Some(old.gid())).map_err(|cause| {
-            Error::io("set the owner", cause).advise("run as root, or work in place")
+            Error::io("set the owner of", cause).advise("run as root, or work in place")
         })?;
     }
     let wanted = attribute_names(from)?;
     for name in attribute_names(to)? {
         if is_access_list(&name) && !wanted.contains(&name) {
             rustix::fs::fremovexattr(to, &name)
-                .map_err(|e| Error::io("remove an extended attribute", e))?;
+                .map_err(|e| Error::io("remove an extended attribute of", e))?;
         }
     }
     for name in wanted {
@@ -40,7 +40,7 @@ pub(in crate::storage) fn copy_attributes(from: &File, to: &File) -> Result<Vec<
     }
     // Last, because a change of owner takes bits away.
     to.set_permissions(Permissions::from_mode(old.mode() & 0o7777))
-        .map_err(|e| Error::io("set the mode", e))?;
+        .map_err(|e| Error::io("set the mode of", e))?;
     Ok(lost)
 }
 
@@ -113,13 +113,13 @@ fn copy_attribute(from: &File, to: &File, name: &OsString) -> Result<()> {
         Ok(value) => value,
         // Gone since it was listed.
         Err(Errno::NODATA) => return Ok(()),
-        Err(cause) => return Err(Error::io("read an extended attribute", cause)),
+        Err(cause) => return Err(Error::io("read an extended attribute of", cause)),
     };
     if attribute(to, name).is_ok_and(|there| there == value) {
         return Ok(());
     }
     rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty())
-        .map_err(|e| Error::io("set an extended attribute", e).advise("run as root"))
+        .map_err(|e| Error::io("set an extended attribute of", e).advise("run as root"))
 }
 
 fn attribute(file: &File, name: &OsString) -> Result<Vec<u8>, Errno> {
@@ -133,7 +133,7 @@ fn attribute_names(file: &File) -> Result<Vec<OsString>> {
     match rustix::fs::flistxattr(file, spare_capacity(&mut list)) {
         Ok(_) => {}
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-        Err(cause) => return Err(Error::io("list extended attributes", cause)),
+        Err(cause) => return Err(Error::io("list the extended attributes of", cause)),
     }
     Ok(list
         .split(|&b| b == 0)

@@ -70,7 +70,7 @@ fn refuse_conflict(file: &File, role: Role) -> Result<Locked> {
             Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => {}
             Ok(_) => return Err(in_use(lock.l_start.max(first))),
             Err(cause) if is_missing(cause) => return Ok(Locked::NotSupported),
-            Err(cause) => return Err(Error::io("check for locks", cause)),
+            Err(cause) => return Err(Error::io("check the locks of", cause)),
         }
     }
     Ok(Locked::Yes)

@@ -40,7 +40,7 @@ impl DeviceStorage {
         allocation: Allocation,
         always_direct: bool,
     ) -> Result<Self> {
-        let failed = |cause| Error::io("get the length", cause);
+        let failed = |cause| Error::io("get the length of", cause);
         let len = file
             .seek(SeekFrom::End(0))
             .map_err(|e| failed(e).at_path(&path))?;

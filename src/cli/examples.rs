@@ -25,6 +25,10 @@ pub(super) fn add(command: Command, path: &str) -> Command {
 const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("info", ["info web.vhd", "info /dev/vg0/web --json"]),
     (
+        "map",
+        ["map web.vhdx", "map web.vhdx old.manifest --svg week.svg"],
+    ),
+    (
         "manifest",
         [
             "manifest web.vhd -o web.manifest",

@@ -17,6 +17,8 @@ mod info;
 #[cfg(feature = "tls")]
 mod listen;
 mod manifest;
+mod map;
+mod map_picture;
 mod outcome;
 mod print;
 mod progress;
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
     };
     let ended = match &cli.verb {
         Verb::Info(args) => info::run(args, &context),
+        Verb::Map(args) => map::run(args, &context),
         Verb::Manifest(args) => manifest::run(args, &context),
         Verb::Diff(args) => diff::run(args, &context),
         Verb::Sync(args) => sync::run(args, &context),
@@ -100,6 +103,7 @@ opaque!(Cli);
 #[derive(Subcommand)]
 enum Verb {
     Info(info::Args),
+    Map(map::Args),
     Manifest(manifest::Args),
     Diff(diff::Args),
     Sync(Box<sync::Args>),
@@ -118,7 +122,7 @@ impl Verb {
     /// What it does to the file or device that an error names.
     fn work(&self) -> &'static str {
         match self {
-            Verb::Info(_) | Verb::Manifest(_) => "read",
+            Verb::Info(_) | Verb::Manifest(_) | Verb::Map(_) => "read",
             Verb::Diff(_) => "compare",
             Verb::Sync(_) => "sync",
             Verb::Verify(_) => "verify",

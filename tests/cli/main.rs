@@ -15,6 +15,7 @@ mod foreign;
 mod forget;
 mod guest_marker;
 mod interrupted;
+mod map;
 mod nbd;
 mod refusals;
 mod remote;

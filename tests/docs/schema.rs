@@ -13,6 +13,8 @@ const COMMANDS: &[(&str, i32, &str)] = &[
     ("info web.vhd", 0, "info"),
     ("info web.vhdx", 0, "info"),
     ("info web.raw", 0, "info"),
+    ("map web.vhdx", 0, "map"),
+    ("map web.vhd old.vhd", 0, "map"),
     ("manifest web.vhd -o web.manifest", 0, "manifest"),
     ("verify web.vhd web.manifest", 0, "verify"),
     ("verify old.vhd web.manifest", 1, "verify"),

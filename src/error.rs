@@ -1,11 +1,11 @@
 //! The one error type: what went wrong, where, and what to do about it.
 
+pub(crate) mod codes;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
 
 use crate::advice::{self, Advice};
 use crate::target_state::TargetState;
@@ -117,6 +117,12 @@ impl Error {
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
             io::ErrorKind::ResourceBusy => ErrorKind::InUse,
+            _ if cause
+                .raw_os_error()
+                .is_some_and(|it| codes::IN_USE.contains(&it)) =>
+            {
+                ErrorKind::InUse
+            }
             _ => ErrorKind::Io,
         };
         Error::new(kind, "").during(operation).caused_by(cause)
@@ -257,22 +263,22 @@ impl Error {
     /// Whether the system takes a name for none that a file can have: too long, or with bytes that
     /// no name holds there.
     pub(crate) fn is_no_file_name(&self) -> bool {
-        let codes = [Errno::INVAL, Errno::NAMETOOLONG, Errno::ILSEQ];
-        self.has_code(&codes) || self.system_kind() == Some(io::ErrorKind::InvalidInput)
+        self.has_code(codes::NO_FILE_NAME)
+            || self.system_kind() == Some(io::ErrorKind::InvalidInput)
     }
 
     /// Whether this process, or the system, can open no more files, whatever they are.
     pub(crate) fn is_out_of_files(&self) -> bool {
-        self.has_code(&[Errno::MFILE, Errno::NFILE])
+        self.has_code(codes::OUT_OF_FILES)
     }
 
     fn system_kind(&self) -> Option<io::ErrorKind> {
         self.system_error().map(io::Error::kind)
     }
 
-    fn has_code(&self, codes: &[Errno]) -> bool {
+    fn has_code(&self, codes: &[i32]) -> bool {
         let code = self.system_error().and_then(io::Error::raw_os_error);
-        code.is_some_and(|code| codes.iter().any(|it| it.raw_os_error() == code))
+        code.is_some_and(|code| codes.contains(&code))
     }
 
     /// The error of the operating system that caused this one.
@@ -389,11 +395,10 @@ mod tests {
 
     #[test]
     fn an_error_stays_on_its_line_whatever_its_parts_hold() {
-        use std::os::unix::ffi::OsStrExt;
-        let path = std::ffi::OsStr::from_bytes(b"/a/\x1b]0;x\x07\xff\nb");
+        let path = crate::path_bytes::path_of(b"/a/\x1b]0;x\x07\xff\nb");
         let cause = io::Error::other("cause\u{9b}31m\u{202e}");
         let error = Error::new(ErrorKind::Io, "message\r\nforged: line")
-            .at_path(Path::new(path))
+            .at_path(path)
             .caused_by(cause)
             .advise("remove a\nb");
         assert_eq!(
@@ -407,9 +412,9 @@ mod tests {
 
     #[test]
     fn a_full_file_system_is_told_apart_from_other_io_errors() {
-        let full = Error::io("write", io::Error::from_raw_os_error(28));
+        let full = Error::io("write", codes::system_error(codes::NO_SPACE));
         assert_eq!(full.kind(), ErrorKind::NoSpace);
-        let broken = Error::io("write", io::Error::from_raw_os_error(5));
+        let broken = Error::io("write", codes::system_error(codes::FAILED));
         assert_eq!(broken.kind(), ErrorKind::Io);
         assert!(std::error::Error::source(&broken).is_some());
     }

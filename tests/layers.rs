@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("program", "error progress"),
     (
         "storage",
-        "page_list program advice error location random setters progress",
+        "path_bytes page_list program advice error location random setters progress",
     ),
     (
         "image",

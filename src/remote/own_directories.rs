@@ -1,7 +1,5 @@
 //! What no job may name: the files and directories that the agent itself acts on.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -70,11 +68,8 @@ pub(crate) fn lies_within(directory: &Path, outer: &Path) -> Result<bool> {
 }
 
 fn id_of(path: &Path) -> Result<Option<FileId>> {
-    match fs::metadata(path) {
-        Ok(facts) => Ok(Some(FileId {
-            device: facts.dev(),
-            inode: facts.ino(),
-        })),
+    match FileId::at(path) {
+        Ok(id) => Ok(Some(id)),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(Error::io("inspect", cause).at_path(path)),
     }

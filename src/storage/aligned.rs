@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use memmap2::{Advice, MmapMut};
+use memmap2::MmapMut;
 
 /// A buffer that starts at a page boundary, so that reads past the cache can fill it in place.
 ///
@@ -29,7 +29,8 @@ impl AlignedBuf {
             && let Ok(map) = MmapMut::map_anon(len.saturating_add(HUGE_PAGE))
         {
             // A hint: small pages only cost time.
-            let _ = map.advise(Advice::HugePage);
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
             // Up to the next huge page, and at most one further.
             let start = map.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
             let bytes = Bytes::Huge(map);

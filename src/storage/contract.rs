@@ -1,10 +1,9 @@
 //! What every flat byte store can do.
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::{FileId, HostFile, Privacy, SourceStamp};
+use super::{FileId, HostFile, HostHandle, Privacy, SourceStamp};
 use crate::error::Result;
 
 /// A flat byte store that many threads may use at once.
@@ -89,7 +88,7 @@ pub trait Storage: Send + Sync {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>>;
 
     /// The open file, where the store is one of this host and nothing else.
-    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn host_fd(&self) -> Option<HostHandle<'_>> {
         None
     }
 

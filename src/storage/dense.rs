@@ -1,11 +1,10 @@
 //! Storage whose holes are read.
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{FileId, HostFile, Privacy, SourceStamp, Storage};
+use super::{FileId, HostFile, HostHandle, Privacy, SourceStamp, Storage};
 use crate::error::Result;
 
 /// Another storage, with all of it shown as data: what the system calls a hole is read too.
@@ -23,7 +22,7 @@ impl Storage for Dense {
         Ok((offset < len).then_some(offset..len))
     }
 
-    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn host_fd(&self) -> Option<HostHandle<'_>> {
         self.0.host_fd()
     }
 

@@ -1,5 +1,11 @@
 //! Flat byte stores, and the directories they lie in. Knows nothing of formats.
 
+/// An open file of the system.
+#[cfg(unix)]
+pub(crate) use std::os::fd::BorrowedFd as HostHandle;
+#[cfg(windows)]
+pub(crate) use std::os::windows::io::BorrowedHandle as HostHandle;
+
 mod absent;
 mod aligned;
 #[cfg(feature = "http")]
@@ -35,14 +41,22 @@ pub use host::access::links::{resolve, resolve_to_write};
 pub(crate) use host::access::lock_file::LockFile;
 #[cfg(any(feature = "tls", feature = "encryption"))]
 pub(crate) use host::access::private_file::read_private;
+pub use host::allocation::Allocation;
+#[cfg(unix)]
 pub use host::devices::device::DeviceStorage;
 pub use host::devices::identity::{DeviceIdentity, devices_named, identity};
 pub use host::devices::in_use::{refuse_in_use, refuse_overlap};
 pub(crate) use host::devices::partitions::partition_note;
 pub use host::directory::HostDirectory;
-pub use host::file::{Allocation, FileStorage};
-pub use host::host_file::{FileId, HostFile, HostKind};
-pub use host::open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
+#[cfg(windows)]
+pub(crate) use host::directory::hold_directory;
+pub use host::file::FileStorage;
+pub use host::file_id::{FileId, HostKind};
+pub use host::host_file::HostFile;
+#[cfg(windows)]
+pub(crate) use host::names::refuse_odd_name;
+pub use host::open::{open_source, open_target};
+pub use host::options::{Opened, SourceOptions, TargetOptions};
 pub use host::stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use host::unchanged::reopened;

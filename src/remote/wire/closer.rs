@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::{Shutdown, TcpStream};
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 
 /// The sockets under a line, where its reader and writer are such.
@@ -14,6 +15,7 @@ use std::os::unix::net::UnixStream;
 pub(in crate::remote) struct Closer(Vec<Socket>);
 
 enum Socket {
+    #[cfg(unix)]
     Unix(UnixStream),
     Tcp(TcpStream),
 }
@@ -38,6 +40,7 @@ impl Closer {
     pub(crate) fn close(&self) {
         for socket in &self.0 {
             let _ = match socket {
+                #[cfg(unix)]
                 Socket::Unix(socket) => socket.shutdown(Shutdown::Both),
                 Socket::Tcp(socket) => socket.shutdown(Shutdown::Both),
             };
@@ -48,6 +51,7 @@ impl Closer {
 impl Socket {
     /// `None` also where there is no descriptor left for it.
     fn of(stream: &dyn Any) -> Option<Self> {
+        #[cfg(unix)]
         if let Some(socket) = stream.downcast_ref::<UnixStream>() {
             return socket.try_clone().ok().map(Socket::Unix);
         }

@@ -5,12 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::Errno;
-
 use super::contents::Patch;
 use super::inject::Failure;
 use super::inner::{Inner, Shared, missing};
 use super::op::{Effect, FileId, OpKind, Outcome, without_ids};
+use crate::error::codes::{self, system_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{self, Access, Storage, outside, past_end, poisoned, range_end};
 
@@ -80,7 +79,11 @@ impl FaultStorage {
     fn writable(&self, kind: OpKind) -> Result<()> {
         self.usable()?;
         match self.access {
-            Access::Read => Err(Error::io(kind.operation(), Errno::BADF).at_path(&self.path)),
+            Access::Read => Err(Error::io(
+                kind.operation(),
+                system_error(codes::NOT_OPEN_FOR_THAT),
+            )
+            .at_path(&self.path)),
             Access::Write => Ok(()),
         }
     }
@@ -154,7 +157,7 @@ impl Storage for FaultStorage {
             return Err(past_end(&self.path, end, len));
         }
         if !inner.readable(self.file, &(offset..end)) {
-            let unreadable = Error::io("read", Errno::IO);
+            let unreadable = Error::io("read", system_error(codes::FAILED));
             return Err(unreadable.at_path(&self.path).at_offset(offset));
         }
         if let Some(contents) = inner.live.contents(self.file) {
@@ -227,7 +230,7 @@ impl Storage for FaultStorage {
             }
             None => (
                 Outcome::Failed,
-                Error::io("sync", Errno::IO).at_path(&self.path),
+                Error::io("sync", system_error(codes::FAILED)).at_path(&self.path),
             ),
         };
         *inner.sync_failures(self.file) += 1;

@@ -5,10 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use super::op::OpKind;
 use crate::error::Error;
+use crate::error::codes::{self, system_error};
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,15 +149,15 @@ impl Faults {
 pub(super) fn error(failure: Failure, call: &Call<'_>) -> Error {
     let writes = call.kind == OpKind::Write;
     let cause = match failure {
-        Failure::NoSpace => Errno::NOSPC,
-        Failure::Quota => Errno::DQUOT,
-        Failure::TooLong => Errno::FBIG,
-        Failure::ReadOnly => Errno::ROFS,
-        Failure::NotAllowed => Errno::PERM,
-        Failure::Short if writes => Errno::NOSPC,
-        _ => Errno::IO,
+        Failure::NoSpace => codes::NO_SPACE,
+        Failure::Quota => codes::QUOTA,
+        Failure::TooLong => codes::TOO_LONG,
+        Failure::ReadOnly => codes::READ_ONLY,
+        Failure::NotAllowed => codes::NOT_ALLOWED,
+        Failure::Short if writes => codes::NO_SPACE,
+        _ => codes::FAILED,
     };
-    let error = Error::io(call.kind.operation(), cause).at_path(call.path);
+    let error = Error::io(call.kind.operation(), system_error(cause)).at_path(call.path);
     if call.range.is_empty() {
         error
     } else {

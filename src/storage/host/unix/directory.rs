@@ -11,10 +11,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::access::links::{self, refuse_foreign_links};
-use super::file::Allocation;
 use super::known_files::KnownFiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Directory;
+use crate::storage::host::allocation::Allocation;
 
 /// A directory of the host's file system.
 ///

@@ -15,11 +15,13 @@ use super::access::lock::{self, Locked, Role};
 use super::access::own::{self, is_own};
 use super::devices::nodes::refuse_nodes;
 use super::directory::{HostDirectory, look_at};
-use super::file::{Allocation, FileStorage};
-use super::host_file::{FileId, HostFile, HostKind, not_regular};
+use super::file::FileStorage;
+use super::host_file::{HostFile, id_of, not_regular};
 use super::length;
-use super::open::patiently;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::allocation::Allocation;
+use crate::storage::host::file_id::{FileId, HostKind};
+use crate::storage::host::patience::patiently;
 use crate::storage::{Access, Directory, Privacy, Storage};
 
 impl HostDirectory {
@@ -76,7 +78,7 @@ impl HostDirectory {
             let _ = patiently(|| lock::take(&file, Role::Target)).map_err(|e| e.at_path(&path))?;
         }
         let facts = look_at(&file, &path)?;
-        let id = FileId::of(&facts);
+        let id = id_of(&facts);
         // The one who held the lock may have renamed the file, or put another one in its place.
         if access == Access::Write && self.file_id(name)? != Some(id) {
             return Ok(None);
@@ -140,7 +142,7 @@ impl Directory for HostDirectory {
     }
 
     fn id(&self) -> Result<Option<FileId>> {
-        look_at(&self.directory, &self.path).map(|facts| Some(FileId::of(&facts)))
+        look_at(&self.directory, &self.path).map(|facts| Some(id_of(&facts)))
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
@@ -195,7 +197,7 @@ impl Directory for HostDirectory {
                 return Err(replaced(path));
             }
         }
-        let id = FileId::of(&facts);
+        let id = id_of(&facts);
         if own::doubt(&facts).is_some() && self.remember(name)? != id {
             return Err(replaced(path));
         }
@@ -263,7 +265,7 @@ impl Directory for HostDirectory {
             return Ok(false);
         };
         let facts = look_at(&file, &path)?;
-        let id = FileId::of(&facts);
+        let id = id_of(&facts);
         if own::doubt(&facts).is_some() && !self.known.contains(id) {
             return Ok(false);
         }

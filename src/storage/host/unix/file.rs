@@ -12,24 +12,12 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::handle::Handle;
-use super::host_file::{FileId, HostFile, HostKind, is_thick};
+use super::host_file::{HostFile, id_of, is_thick};
 use super::length;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::allocation::Allocation;
+use crate::storage::host::file_id::{FileId, HostKind};
 use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};
-
-/// What becomes of the space of bytes that are to read as zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Allocation {
-    /// As the file was when it was opened: one that had holes, or was empty, gets more of them; a
-    /// thick one stays thick, also where it grows.
-    #[default]
-    Keep,
-    /// Zeros become holes.
-    Sparse,
-    /// Zeros take space, so that overwriting them later cannot fail for want of it.
-    Full,
-}
 
 /// A regular file, read and written at positions.
 #[derive(Debug)]
@@ -375,7 +363,7 @@ impl Storage for FileStorage {
     fn file_id(&self) -> Result<Option<FileId>> {
         let facts = self.handle.file().metadata();
         facts
-            .map(|facts| Some(FileId::of(&facts)))
+            .map(|facts| Some(id_of(&facts)))
             .map_err(|e| self.handle.failed("inspect file", e))
     }
 

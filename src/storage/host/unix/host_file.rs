@@ -8,25 +8,7 @@ use std::path::{Path, PathBuf};
 use super::access::attributes::{has_access_list, path_has_access_list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Privacy;
-
-/// What of the host a storage lies on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HostKind {
-    /// A regular file.
-    File,
-    /// A block device.
-    Device,
-}
-
-/// Which file it is, whatever its names are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileId {
-    /// The number of the file system.
-    pub device: u64,
-    /// The number of the file on it.
-    pub inode: u64,
-}
+use crate::storage::host::file_id::{FileId, HostKind};
 
 /// A device by its number, or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +149,7 @@ impl HostFile {
             } else {
                 HostKind::File
             },
-            id: FileId::of(facts),
+            id: id_of(facts),
             link_count: facts.nlink(),
             device_number: facts.rdev(),
             is_thick: kind.is_file() && is_thick(facts),
@@ -177,12 +159,29 @@ impl HostFile {
     }
 }
 
+/// Which file these facts are of.
+pub(in crate::storage) fn id_of(facts: &Metadata) -> FileId {
+    FileId {
+        device: facts.dev(),
+        inode: facts.ino(),
+    }
+}
+
 impl FileId {
-    pub(in crate::storage) fn of(facts: &Metadata) -> Self {
-        FileId {
-            device: facts.dev(),
-            inode: facts.ino(),
-        }
+    /// Which file or directory `path` leads to.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|facts| id_of(&facts))
+    }
+
+    /// As [`at`](FileId::at), with a link as the last part not followed.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn of_name(path: &Path) -> io::Result<Self> {
+        fs::symlink_metadata(path).map(|facts| id_of(&facts))
     }
 }
 

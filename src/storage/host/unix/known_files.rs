@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::host_file::{FileId, not_regular};
+use super::host_file::not_regular;
 use crate::error::{Error, Result};
+use crate::storage::host::file_id::FileId;
 
 /// The open handles keep the numbers of these files from being given to others.
 #[derive(Debug, Default)]

@@ -12,4 +12,6 @@ pub(in crate::storage) mod host_file;
 mod known_files;
 pub(in crate::storage) mod length;
 pub(in crate::storage) mod open;
-pub(in crate::storage) mod stamp;
+mod stamp;
+
+pub(in crate::storage) use stamp::boot_id;

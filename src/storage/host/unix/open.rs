@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -13,105 +12,13 @@ use super::access::links::{resolve, resolve_to_write};
 use super::access::lock::{self, Locked, Role};
 use super::devices::in_use::{refuse_in_use, refuse_overlap, use_of};
 use super::devices::kernel::Kernel;
-use super::host_file::{HostFile, HostKind};
+use super::host_file::HostFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Allocation, DeviceStorage, FileStorage, Storage};
-
-/// How a source is opened.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct SourceOptions {
-    /// Bypasses the page cache.
-    pub direct: bool,
-    /// Reads also while another program writes to it; what is read may then never have been there
-    /// at one moment.
-    pub allow_writers: bool,
-    /// Reads a disk that begins with the marker of an unfinished sync: the marker is data that the
-    /// disk's own guest wrote.
-    pub marker_is_data: bool,
-}
-
-/// How a target is opened.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct TargetOptions {
-    /// Reads bypass the page cache; writes go through it.
-    pub direct: bool,
-    /// How zeros are stored.
-    pub allocation: Allocation,
-    /// Refuses a file with several names, because replacing it would separate them.
-    pub single_link: bool,
-    /// What will be read, to be refused as target.
-    pub sources: Vec<HostFile>,
-}
-
-/// A source or target, open and locked.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Opened {
-    /// The bytes. The locks last as long as this does.
-    pub storage: Arc<dyn Storage>,
-    /// What the path led to, with its symbolic links resolved.
-    pub host: HostFile,
-    /// Dangers that are no errors: locks that the file system does not have, other users of a
-    /// source.
-    pub warnings: Vec<String>,
-}
-
-opaque!(Opened);
-
-impl SourceOptions {
-    /// Replaces [`SourceOptions::direct`].
-    #[must_use]
-    pub fn with_direct(mut self, direct: bool) -> Self {
-        self.direct = direct;
-        self
-    }
-
-    /// Replaces [`SourceOptions::allow_writers`].
-    #[must_use]
-    pub fn with_allow_writers(mut self, allow: bool) -> Self {
-        self.allow_writers = allow;
-        self
-    }
-
-    /// Replaces [`SourceOptions::marker_is_data`].
-    #[must_use]
-    pub fn with_marker_is_data(mut self, is_data: bool) -> Self {
-        self.marker_is_data = is_data;
-        self
-    }
-}
-
-impl TargetOptions {
-    /// Replaces [`TargetOptions::direct`].
-    #[must_use]
-    pub fn with_direct(mut self, direct: bool) -> Self {
-        self.direct = direct;
-        self
-    }
-
-    /// Replaces [`TargetOptions::allocation`].
-    #[must_use]
-    pub fn with_allocation(mut self, allocation: Allocation) -> Self {
-        self.allocation = allocation;
-        self
-    }
-
-    /// Replaces [`TargetOptions::single_link`].
-    #[must_use]
-    pub fn with_single_link(mut self, single: bool) -> Self {
-        self.single_link = single;
-        self
-    }
-
-    /// Adds to [`TargetOptions::sources`].
-    #[must_use]
-    pub fn with_source(mut self, source: HostFile) -> Self {
-        self.sources.push(source);
-        self
-    }
-}
+use crate::storage::host::allocation::Allocation;
+use crate::storage::host::file_id::HostKind;
+use crate::storage::host::options::{Opened, SourceOptions, TargetOptions};
+use crate::storage::host::patience::patiently;
+use crate::storage::{DeviceStorage, FileStorage, Storage};
 
 /// Opens a regular file or block device for reading.
 ///
@@ -233,20 +140,6 @@ fn open_host(host: &HostFile, options: &OpenOptions, more: OFlags) -> Result<Fil
     }
 }
 
-/// Looks at a conflict a few times within a third of a second: a child process between fork and
-/// exec holds copies of all handles, so that a lock can outlive its owner for a moment; and tools
-/// that look at every device open each for a moment.
-pub(in crate::storage) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    for pause in PAUSES_MS {
-        match attempt() {
-            Err(error) if error.kind() == ErrorKind::InUse => {}
-            outcome => return outcome,
-        }
-        std::thread::sleep(Duration::from_millis(pause));
-    }
-    attempt()
-}
-
 fn finish(
     host: HostFile,
     file: File,
@@ -289,23 +182,9 @@ fn is_busy(cause: &std::io::Error) -> bool {
     )
 }
 
-const PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 160];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_choice_leaves_the_others_as_they_were_made() {
-        let source = SourceOptions::default()
-            .with_allow_writers(true)
-            .with_direct(true);
-        assert!(source.direct && source.allow_writers);
-        let target = TargetOptions::default()
-            .with_allocation(Allocation::Full)
-            .with_direct(true);
-        assert!(target.direct && target.allocation == Allocation::Full);
-    }
 
     #[test]
     fn what_the_system_holds_is_busy_and_what_is_not_allowed_is_not() {
@@ -316,23 +195,5 @@ mod tests {
         ] {
             assert_eq!(is_busy(&cause.into()), busy, "{cause}");
         }
-    }
-
-    #[test]
-    fn a_conflict_is_looked_at_again_and_nothing_else_is() {
-        let attempts = |kind: ErrorKind, last: usize| {
-            let mut count = 0;
-            let outcome = patiently(|| {
-                count += 1;
-                match count < last {
-                    true => Err(Error::new(kind, "not yet")),
-                    false => Ok(()),
-                }
-            });
-            (count, outcome.is_ok())
-        };
-        assert_eq!(attempts(ErrorKind::InUse, 3), (3, true));
-        assert!(!attempts(ErrorKind::InUse, 99).1);
-        assert_eq!(attempts(ErrorKind::Io, 3), (1, false));
     }
 }

@@ -1,97 +1,22 @@
-//! What shows that a source was changed by another program while it was read.
+//! The stamps of files and block devices.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::devices::kernel::Kernel;
-use super::host_file::FileId;
+use super::host_file::id_of;
 use crate::error::{Error, Result};
-
-/// Facts about a source at one moment that a change by another program would alter.
-///
-/// For a file: which file it is, its length, and when it was changed. For a block device: which it
-/// is, its length, and how much the kernel has written to it since it started; writes that a
-/// storage system makes behind the kernel's back are not seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceStamp {
-    id: FileId,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    is_device: bool,
-    sectors_written: Option<u64>,
-}
+use crate::storage::host::file_id::FileId;
+use crate::storage::host::stamp::SourceStamp;
 
 impl SourceStamp {
-    /// What shows that it was changed until `now`.
-    pub(in crate::storage) fn difference(&self, now: &SourceStamp) -> Option<&'static str> {
-        if now.id != self.id {
-            Some("it is another file now")
-        } else if now.len != self.len {
-            Some("its length changed")
-        } else if now.sectors_written != self.sectors_written {
-            Some("another program wrote to the device")
-        } else if now.modified != self.modified {
-            Some("its modification time changed")
-        } else if now.changed != self.changed {
-            Some("its change time changed")
-        } else {
-            None
-        }
-    }
-
-    /// The file it is of; `None` for a device.
-    #[cfg(feature = "imago")]
-    pub(in crate::storage) fn file(&self) -> Option<FileId> {
-        (self.id.inode != 0).then_some(self.id)
-    }
-
-    /// A short name for these facts that a later run can compare with its own; `None` where they
-    /// do not tell all changes. A device's names only last until the system restarts.
-    pub fn fingerprint(&self) -> Option<[u8; 32]> {
-        let mut hasher = blake3::Hasher::new_derive_key(FINGERPRINT);
-        let mut take = |number: u64| {
-            hasher.update(&number.to_le_bytes());
-        };
-        take(self.id.inode);
-        take(self.len);
-        if self.is_device {
-            // The kernel numbers its devices and counts what it writes anew at each start.
-            take(self.id.device);
-            take(self.sectors_written?);
-            hasher.update(fs::read(BOOT_ID).ok()?.as_slice());
-        } else {
-            for (seconds, nanoseconds) in [self.modified, self.changed] {
-                take(seconds.cast_unsigned());
-                take(nanoseconds.cast_unsigned());
-            }
-        }
-        Some(hasher.finalize().into())
-    }
-
-    /// Which file or device it is, as long as the system does not renumber its devices.
-    pub(crate) fn identity(&self) -> [u8; 16] {
-        (u128::from(self.id.device) << 64 | u128::from(self.id.inode)).to_le_bytes()
-    }
-
-    /// Whether a write after `now`, when the stamp was about to be taken, must show in it. A file
-    /// that was changed just before may be changed again without another time.
-    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
-        let Ok(now) = now.duration_since(UNIX_EPOCH) else {
-            return false;
-        };
-        let before = i64::try_from(now.as_secs()).map_or(i64::MAX, |now| now - STABLE_SECONDS);
-        self.is_device || (self.modified.0 < before && self.changed.0 < before)
-    }
-
     pub(in crate::storage) fn of_file(path: &Path, file: &File) -> Result<Self> {
         let facts = file
             .metadata()
             .map_err(|e| Error::io("inspect file", e).at_path(path))?;
         Ok(SourceStamp {
-            id: FileId::of(&facts),
+            id: id_of(&facts),
             len: facts.len(),
             modified: (facts.mtime(), facts.mtime_nsec()),
             changed: (facts.ctime(), facts.ctime_nsec()),
@@ -126,58 +51,9 @@ fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
     text.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
-/// File systems count times in ticks, the coarsest of them in two seconds.
-const STABLE_SECONDS: i64 = 2;
-const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_stamp_is_settled_when_a_later_change_must_have_a_later_time() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let long_ago = SystemTime::now() - Duration::from_secs(3600);
-        file.as_file().set_modified(long_ago).unwrap();
-        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
-        let changed = Duration::from_secs(stamp.changed.0.cast_unsigned());
-        let after = |seconds: u64| UNIX_EPOCH + changed + Duration::from_secs(seconds);
-        for (seconds, is) in [(0, false), (1, false), (2, false), (3, true), (60, true)] {
-            assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
-        }
-        assert!(!stamp.is_settled(UNIX_EPOCH - Duration::from_secs(1)));
-        // Its own time was set ahead, and counts then.
-        let ahead = UNIX_EPOCH + changed + Duration::from_secs(3600);
-        file.as_file().set_modified(ahead).unwrap();
-        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
-        for (seconds, is) in [(60, false), (3602, false), (3603, true)] {
-            assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
-        }
-    }
-
-    #[test]
-    fn a_file_is_known_by_its_file_system_and_its_number_there() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
-        let identity = |device: u64, inode: u64| {
-            let id = FileId { device, inode };
-            let stamp = SourceStamp {
-                id,
-                ..stamp.clone()
-            };
-            stamp.identity()
-        };
-        assert_eq!(identity(1, 2), identity(1, 2));
-        let all = [
-            identity(1, 2),
-            identity(2, 1),
-            identity(1, 3),
-            identity(3, 2),
-        ];
-        for (index, one) in all.iter().enumerate() {
-            assert!(!all[index + 1..].contains(one), "{index}");
-        }
-    }
+/// What is another after each start of the system.
+pub(in crate::storage) fn boot_id() -> Option<Vec<u8>> {
+    fs::read(BOOT_ID).ok()
 }
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

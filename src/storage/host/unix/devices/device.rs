@@ -11,7 +11,7 @@ use rustix::fs::FallocateFlags;
 
 use super::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::unix::file::Allocation;
+use crate::storage::host::allocation::Allocation;
 use crate::storage::host::unix::handle::Handle;
 use crate::storage::host::unix::host_file::HostFile;
 use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};

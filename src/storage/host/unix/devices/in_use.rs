@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::kernel::{Kernel, device_number_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::unix::host_file::{FileId, HostFile, Node};
+use crate::storage::host::file_id::FileId;
+use crate::storage::host::unix::host_file::{HostFile, Node, id_of};
 
 /// Refuses a target that is used already: mounted, swap, under another device, attached to a loop
 /// device, or open for writing in another process. A disk is used when one of its partitions is, a
@@ -145,7 +146,7 @@ impl Shared {
         if let Some(number) = device_number_at(path) {
             return self.devices().any(|it| it == number).then_some(0..u64::MAX);
         }
-        let id = FileId::of(&fs::metadata(path).ok()?);
+        let id = id_of(&fs::metadata(path).ok()?);
         let file = self.files.iter().find(|(file, _)| *file == id);
         file.map(|(_, range)| range.clone())
     }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, makedev, minor};
 
-use crate::storage::host::unix::host_file::{FileId, Node};
+use crate::storage::host::file_id::FileId;
+use crate::storage::host::unix::host_file::Node;
 
 /// The two trees; tests bring their own.
 #[derive(Debug, Clone)]

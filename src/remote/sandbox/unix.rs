@@ -1,10 +1,9 @@
-//! Paths of a peer, kept to one directory.
+//! Paths kept to a directory by the kernel (`openat2`).
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,11 +146,8 @@ impl SandboxPath {
     /// # Errors
     /// `InvalidInput` where it is not; `Io`.
     pub fn check(&self) -> Result<()> {
-        let now = match fs::symlink_metadata(&self.path) {
-            Ok(facts) => Some(FileId {
-                device: facts.dev(),
-                inode: facts.ino(),
-            }),
+        let now = match FileId::of_name(&self.path) {
+            Ok(id) => Some(id),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
             Err(cause) => return Err(Error::io("inspect", cause).at_path(&self.path)),
         };

@@ -1,4 +1,4 @@
-//! Pipes of a program that end when this process says so, whatever has their other ends open.
+//! Pipes that are waited for with `poll`.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;

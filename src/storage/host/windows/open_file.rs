@@ -1,0 +1,100 @@
+//! An open file that gives way when another file takes its name.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use super::calls::facts;
+use super::host_file::id_of;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::file_id::FileId;
+use crate::storage::poisoned;
+
+/// An open file. Its share mode keeps others out as long as it is open.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    path: PathBuf,
+    id: FileId,
+    file: RwLock<Option<File>>,
+    is_poisoned: AtomicBool,
+}
+
+/// All that this process has open, to be found by what they are.
+static OPEN: Mutex<Vec<Weak<OpenFile>>> = Mutex::new(Vec::new());
+
+impl OpenFile {
+    pub(super) fn new(path: PathBuf, file: File) -> Result<Arc<Self>> {
+        let id = match facts(&file) {
+            Ok(facts) => id_of(&facts),
+            Err(cause) => return Err(Error::io("inspect", cause).at_path(path)),
+        };
+        let open = Arc::new(OpenFile {
+            path,
+            id,
+            file: RwLock::new(Some(file)),
+            is_poisoned: AtomicBool::new(false),
+        });
+        let mut all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|it| it.strong_count() > 0);
+        all.push(Arc::downgrade(&open));
+        Ok(open)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Fails once a sync has failed.
+    pub(super) fn usable(&self) -> Result<()> {
+        match self.is_poisoned.load(Ordering::SeqCst) {
+            true => Err(poisoned(&self.path)),
+            false => Ok(()),
+        }
+    }
+
+    /// Does something with the file, unless it gave way.
+    pub(super) fn with<T>(
+        &self,
+        operation: &'static str,
+        act: impl FnOnce(&File) -> io::Result<T>,
+    ) -> Result<T> {
+        self.usable()?;
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        match &*file {
+            Some(file) => {
+                act(file).map_err(|cause| Error::io(operation, cause).at_path(&self.path))
+            }
+            None => {
+                let what = "the file is closed, because another one has its name now";
+                Err(Error::new(ErrorKind::TargetChanged, what).at_path(&self.path))
+            }
+        }
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.with("sync", File::sync_all);
+        synced.inspect_err(|_| self.is_poisoned.store(true, Ordering::SeqCst))
+    }
+}
+
+/// Closes what this process has open of a file whose name another one is to take: a file system
+/// without the rename of POSIX replaces no open file. Whether there was any.
+pub(super) fn give_way(id: FileId) -> bool {
+    let all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_it = all
+        .iter()
+        .filter_map(Weak::upgrade)
+        .filter(|it| it.id == id);
+    let mut any = false;
+    for open in of_it {
+        let mut file = open.file.write().unwrap_or_else(PoisonError::into_inner);
+        any |= file.take().is_some();
+    }
+    any
+}

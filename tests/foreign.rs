@@ -293,6 +293,7 @@ fn vmdk_images_read_as_qemu_reads_them() {
         "streamOptimized",
         "monolithicFlat",
         "twoGbMaxExtentFlat",
+        "twoGbMaxExtentSparse",
     ] {
         fixture.qemu_img(&format!(
             "convert -f raw -O vmdk -o subformat={subformat} disk.raw d.vmdk"
@@ -305,7 +306,7 @@ fn vmdk_images_read_as_qemu_reads_them() {
         if !subformat.contains("Flat") {
             assert!(image.allocated_bytes().unwrap() < 3 * MIB as u64);
         }
-        for name in ["d.vmdk", "d-flat.vmdk", "d-f001.vmdk"] {
+        for name in ["d.vmdk", "d-flat.vmdk", "d-f001.vmdk", "d-s001.vmdk"] {
             let _ = fs::remove_file(fixture.path(name));
         }
     }
@@ -348,9 +349,18 @@ fn what_a_vmdk_cannot_be_read_without_is_refused() {
     fixture.qemu_img("create -q -f vmdk -b base.vmdk -F vmdk child.vmdk");
     let error = refusal(fixture.open("child.vmdk"));
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // An extent shorter than its descriptor says, and one that is not there.
     fixture.qemu_img("convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw s.vmdk");
+    let text = fs::read_to_string(fixture.path("s.vmdk")).unwrap();
+    let longer = text.replace("RW ", "RW 9");
+    fs::write(fixture.path("s.vmdk"), longer).unwrap();
     let error = refusal(fixture.open("s.vmdk"));
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+    assert_eq!(error.field(), Some("capacity"), "{error}");
+    fs::write(fixture.path("s.vmdk"), text).unwrap();
+    fs::remove_file(fixture.path("s-s001.vmdk")).unwrap();
+    let error = refusal(fixture.open("s.vmdk"));
+    assert_eq!(error.kind(), ErrorKind::Parent, "{error}");
 }
 
 #[test]
@@ -365,6 +375,10 @@ fn what_a_qcow2_cannot_be_read_without_is_refused() {
     let error = refusal(fixture.open("e.qcow2"));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("encrypted"), "{error}");
+    fixture.qemu_img("create -q -f qcow v1.qcow2 1M");
+    let error = refusal(fixture.open("v1.qcow2"));
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("version 1 of qcow"), "{error}");
     fixture.qemu_img("create -q -f qcow2 -o data_file=out.raw x.qcow2 1M");
     fixture.qemu_img("create -q -f qcow2 -o extended_l2=on,cluster_size=128k y.qcow2 1M");
     fixture.qemu_img("create -q -f qcow2 -o compression_type=zstd z.qcow2 1M");
@@ -509,7 +523,7 @@ impl SparseFile {
         }
     }
 
-    fn open(&self, name: &str) -> diskdelta::Result<Arc<dyn Image>> {
+    fn bytes(&self) -> Vec<u8> {
         let mut file = vec![0; 256 * 512];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, b"KDMV");
@@ -528,7 +542,11 @@ impl SparseFile {
         put(21 * 512, &22u32.to_le_bytes());
         put(22 * 512, &128u32.to_le_bytes());
         put(128 * 512, &[7; 128 * 512]);
-        let storage = Arc::new(MemoryStorage::new(name, file));
+        file
+    }
+
+    fn open(&self, name: &str) -> diskdelta::Result<Arc<dyn Image>> {
+        let storage = Arc::new(MemoryStorage::new(name, self.bytes()));
         image::open_storage(storage, Format::Vmdk, &ImageOptions::default())
     }
 }
@@ -576,6 +594,99 @@ fn a_part_of_a_vmdk_is_not_taken_for_a_disk() {
         ..SparseFile::new()
     };
     assert_eq!(refusal(outside.open("d.vmdk")).kind(), ErrorKind::Malformed);
+}
+
+/// Extents of all kinds in one disk, with the keys that VMware writes and one that it may write
+/// some day.
+#[test]
+fn a_disk_of_many_extents_is_read_in_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let sparse = SparseFile {
+        descriptor: 0,
+        ..SparseFile::new()
+    };
+    fs::write(at("d-s002.vmdk"), sparse.bytes()).unwrap();
+    fs::write(at("d f001.bin"), [vec![1; 512], vec![2; 1024]].concat()).unwrap();
+    let text = "# Disk DescriptorFile\nversion=3\nencoding=\"windows-1252\"\nCID=1234abcd\n\
+                parentCID=FFFFFFFF\nisNativeSnapshot=\"no\"\nsome.day = \"x\"\n\
+                createType=\"custom\"\n\n# Extent description\n\
+                RW 2 FLAT \"d f001.bin\" 1\nRW 129 SPARSE \"d-s002.vmdk\"\nRW 3 ZERO\n\
+                RDONLY 1 FLAT \"d f001.bin\" 0\n\nddb.adapterType = \"lsilogic\"\n";
+    fs::write(at("d.vmdk"), text).unwrap();
+    let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
+    let image = image::open(at("d.vmdk"), &gated).unwrap();
+    let seen = contents(&*image).unwrap();
+    let wanted = [
+        vec![2; 1024],
+        vec![7; 128 * 512],
+        vec![0; 512 + 3 * 512],
+        vec![1; 512],
+    ]
+    .concat();
+    assert!(seen == wanted);
+    check_extents(&*image, &seen);
+    for (offset, len) in [
+        (0, 1),
+        (1023, 2),
+        (1000, 66_000),
+        (seen.len() as u64 - 513, 513),
+    ] {
+        let mut part = vec![9; len];
+        image.read_exact_at(&mut part, offset).unwrap();
+        assert!(
+            part == seen[offset as usize..offset as usize + len],
+            "{offset} {len}"
+        );
+    }
+    let mut beyond = [0; 2];
+    image
+        .read_exact_at(&mut beyond, seen.len() as u64 - 1)
+        .unwrap_err();
+    assert_eq!(image.files().unwrap().len(), 4);
+
+    // Limits hold for all extents together.
+    let two = text.replace(
+        "RW 3 ZERO",
+        "RW 129 SPARSE \"d-s002.vmdk\"\nRW 129 SPARSE \"d-s002.vmdk\"",
+    );
+    fs::write(at("d.vmdk"), two).unwrap();
+    let tight = gated
+        .clone()
+        .with_limits(Limits::default().with_table_bytes(8));
+    let error = refusal(image::open(at("d.vmdk"), &tight));
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+    let many = format!("{}{}", text, "RW 1 ZERO\n".repeat(1100));
+    fs::write(at("d.vmdk"), many).unwrap();
+    let error = refusal(image::open(at("d.vmdk"), &gated));
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+}
+
+#[test]
+fn what_is_given_as_a_descriptor_and_is_none_names_the_file_to_give() {
+    let open = |name: &str, bytes: &[u8]| {
+        let storage = Arc::new(MemoryStorage::new(name, bytes.to_vec()));
+        let error = refusal(image::open_storage(
+            storage,
+            Format::Vmdk,
+            &ImageOptions::default(),
+        ));
+        error.to_string()
+    };
+    let se_sparse = [&b"\xbe\xba\xfe\xca\0\0\0\0"[..], &[0; 4096]].concat();
+    let said = open("/vm/web-000001-sesparse.vmdk", &se_sparse);
+    assert!(
+        said.contains("seSparse") && said.contains("web-000001.vmdk"),
+        "{said}"
+    );
+    let flat = vec![0xfa; 3 << 20];
+    let said = open("/vm/web-flat.vmdk", &flat);
+    assert!(said.contains("name that file, web.vmdk"), "{said}");
+    let said = open("/vm/web.vmdk", &flat);
+    assert!(said.contains("short text"), "{said}");
+    let long = [&b"# Disk DescriptorFile\n"[..], &flat].concat();
+    assert!(open("/vm/web.vmdk", &long).contains("1 MiB"));
+    assert!(open("/vm/web.vmdk", b"# D").contains("short text"));
 }
 
 #[test]

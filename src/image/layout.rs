@@ -20,6 +20,8 @@ pub enum Layout {
     Differencing,
     /// VMDK: in grains of one file.
     MonolithicSparse,
+    /// VMDK: in grains of several files, which a descriptor names.
+    TwoGbMaxExtentSparse,
     /// VMDK: in compressed grains, made to be read once from the front.
     StreamOptimized,
 }
@@ -33,6 +35,7 @@ impl Layout {
             Layout::Dynamic => "dynamic",
             Layout::Differencing => "differencing",
             Layout::MonolithicSparse => "monolithicSparse",
+            Layout::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
             Layout::StreamOptimized => "streamOptimized",
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use diskdelta::image::vhd::format::{DiskKind, DynamicHeader, Footer, Locator, NOWHERE};
 use diskdelta::image::{self, CreateFormat, FileGate, Format, Image, ImageOptions};
 use diskdelta::storage::MemoryStorage;
-use diskdelta::{Error, ErrorKind, Result};
+use diskdelta::{Error, ErrorKind, ExtentKind, Result};
 
 use crate::support::{contents, dynamic_with, new_image, open_mut, pattern, refusal};
 
@@ -147,6 +147,58 @@ fn a_chain_reads_each_sector_from_the_youngest_image_that_has_it() {
     assert_eq!(image.allocated_bytes().unwrap(), 2 * BLOCK as u64);
 }
 
+/// XenServer grows a leaf after its snapshot: libvhd reads zeros beyond the parent's end.
+#[test]
+fn a_child_that_was_grown_has_zeros_beyond_its_parent() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let short = 2 * BLOCK + 512;
+    let base = pattern(short, 100);
+    // Over a fixed parent, and over a dynamic one whose last block is longer than its disk.
+    fs::write(file("parent.vhd"), fixed_parent(1, &base)).unwrap();
+    let mut middle = Child::new(2, 1);
+    middle.len = short;
+    middle.blocks = vec![(2, 0xff, pattern(BLOCK, 9))];
+    fs::write(file("middle.avhd"), middle.bytes()).unwrap();
+    let mut over_fixed = Child::new(3, 1);
+    over_fixed.blocks = vec![(2, 0b0100_0001, pattern(BLOCK, 50))];
+    let mut over_dynamic = Child::new(4, 2);
+    over_dynamic.name = "middle.avhd";
+    over_dynamic.blocks = vec![(4, 0b0100_0000, pattern(BLOCK, 51))];
+    for (child, parent) in [
+        (over_fixed, base.clone()),
+        (over_dynamic, middle.over(&base)),
+    ] {
+        fs::write(file("child.vhd"), child.bytes()).unwrap();
+        let image = open(&file("child.vhd")).unwrap();
+        let mut grown = parent;
+        grown.resize(LEN, 0);
+        let wanted = child.over(&grown);
+        assert!(contents(&*image).unwrap() == wanted);
+        assert!(
+            image
+                .info()
+                .warnings
+                .iter()
+                .any(|it| it.contains("the parent has"))
+        );
+        let mut at = 0;
+        while let Some(extent) = image.next_extent(at).unwrap() {
+            let range = extent.offset as usize..extent.end() as usize;
+            let zeros = wanted[range].iter().all(|byte| *byte == 0);
+            assert!(extent.kind == ExtentKind::Data || zeros, "{extent:?}");
+            at = extent.end();
+        }
+        assert_eq!(at, LEN as u64);
+    }
+    // The other way round something would be lost.
+    let mut shrunk = Child::new(5, 1);
+    shrunk.len = short - 512;
+    shrunk.blocks.clear();
+    fs::write(file("child.vhd"), shrunk.bytes()).unwrap();
+    assert_eq!(kind(open(&file("child.vhd"))).0, ErrorKind::Parent);
+}
+
 #[test]
 fn what_neither_child_nor_dynamic_parent_holds_is_one_zero_extent() {
     let directory = tempfile::tempdir().unwrap();
@@ -202,12 +254,10 @@ fn a_parent_must_have_the_id_and_the_length_that_the_child_states() {
     assert_eq!(found, ErrorKind::Parent);
     assert!(error.to_string().contains("is no VHD"), "{error}");
 
-    for len in [LEN - 512, LEN + 512] {
-        fs::write(file("parent.vhd"), fixed_parent(1, &vec![0; len])).unwrap();
-        let (found, error) = kind(open(&child));
-        assert_eq!(found, ErrorKind::Parent);
-        assert_eq!(error.field(), Some("current size"), "{error}");
-    }
+    fs::write(file("parent.vhd"), fixed_parent(1, &[0; LEN + 512])).unwrap();
+    let (found, error) = kind(open(&child));
+    assert_eq!(found, ErrorKind::Parent);
+    assert_eq!(error.field(), Some("current size"), "{error}");
 
     // The right one may lie elsewhere if the caller says so, and is found among others.
     let away = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ pub(super) struct Qcow2Header {
     pub l1_count: u32,
     /// Where the first table lies.
     pub l1_offset: u64,
+    pub version: u32,
     /// What a reader has to know of; none in version 2.
     pub features: u64,
 }
@@ -27,6 +28,7 @@ impl Qcow2Header {
             encryption: word(32),
             l1_count: word(36),
             l1_offset: u64::from_be_bytes(array(bytes, 40)),
+            version: word(4),
             features: match word(4) {
                 0..=2 => 0,
                 _ => u64::from_be_bytes(array(bytes, 72)),
@@ -97,6 +99,8 @@ pub(super) const SECTOR: usize = 512;
 pub(super) const GRAIN_MARKER_BYTES: usize = 12;
 /// How a sparse VMDK extent begins.
 pub(super) const SPARSE_SIGNATURE: &[u8; 4] = b"KDMV";
+/// How a seSparse extent of ESXi begins.
+pub(super) const SESPARSE_SIGNATURE: &[u8; 8] = b"\xbe\xba\xfe\xca\0\0\0\0";
 /// A table entry 1 means a grain of zeros.
 pub(super) const HAS_ZERO_GRAINS: u32 = 1 << 2;
 /// Grains are packed, each behind a marker.

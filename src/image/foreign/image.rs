@@ -1,4 +1,4 @@
-//! An image whose places imago knows, read through this crate's storage.
+//! A qcow2 whose places imago knows, read through this crate's storage.
 
 use std::io;
 use std::ops::Range;
@@ -18,23 +18,21 @@ use super::parent::Parent;
 
 type Driver = Box<dyn FormatDriverInstance<Storage = File>>;
 
-/// An image whose places imago knows.
+/// A qcow2 whose places imago knows.
 pub(super) struct Foreign {
-    pub(super) format: Format,
     pub(super) driver: Driver,
-    /// What the driver's storage objects stand for, in the driver's order.
-    pub(super) files: Vec<Arc<dyn Storage>>,
+    pub(super) file: Arc<dyn Storage>,
     pub(super) disk_len: u64,
     pub(super) parent: Option<Parent>,
     pub(super) facts: Vec<(&'static str, String)>,
-    pub(super) block_bytes: Option<u64>,
+    pub(super) cluster_bytes: u64,
 }
 
 /// Where a stretch of guest bytes comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backing {
-    /// One of the files, from this byte on.
-    File(usize, u64),
+    /// The file, from this byte on.
+    File(u64),
     /// Packed clusters, which only the driver reads.
     Packed,
     Zero,
@@ -51,13 +49,7 @@ impl Foreign {
             .get_mapping(offset, most)
             .map_err(|cause| self.failed(cause))?;
         let place = match mapping {
-            ShallowMapping::Raw {
-                storage, offset, ..
-            } => {
-                let all = self.driver.collect_storage_dependencies();
-                let index = all.iter().position(|one| std::ptr::eq(*one, storage));
-                Backing::File(index.unwrap_or(usize::MAX), offset)
-            }
+            ShallowMapping::Raw { offset, .. } => Backing::File(offset),
             ShallowMapping::Zero { explicit: true, .. } => Backing::Zero,
             ShallowMapping::Zero { .. } if self.parent.is_some() => Backing::Parent,
             ShallowMapping::Zero { .. } => Backing::Zero,
@@ -70,27 +62,16 @@ impl Foreign {
         }
     }
 
-    fn file(&self, index: usize) -> Result<&dyn Storage> {
-        match self.files.get(index) {
-            Some(file) => Ok(&**file),
-            None => Err(self.wrong("a part of the disk lies in no file of it", 0)),
-        }
-    }
-
-    /// Reads bytes of one file. The file may end inside the last cluster that it holds.
-    fn read_file(&self, index: usize, buf: &mut [u8], at: u64) -> Result<()> {
-        let file = self.file(index)?;
-        let there = file.len()?.saturating_sub(at);
+    /// Reads bytes of the file, which may end inside the last cluster that it holds.
+    fn read_file(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        let there = self.file.len()?.saturating_sub(at);
         if there == 0 {
             return Err(self.wrong("a part of the disk is beyond the end of its file", at));
         }
         let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
         let (inside, behind) = buf.split_at_mut(there);
-        if self.format != Format::Qcow2 && !behind.is_empty() {
-            return Err(self.wrong("a part of the disk is beyond the end of its file", at));
-        }
         behind.fill(0);
-        file.read_exact_at(inside, at)
+        self.file.read_exact_at(inside, at)
     }
 
     fn read_packed(&self, buf: &mut [u8], offset: u64) -> Result<()> {
@@ -111,7 +92,7 @@ impl Foreign {
         Ok(match place {
             Backing::Packed => Extent::data(range),
             Backing::Zero => Extent::zero(range),
-            Backing::File(index, at) => match self.file(index)?.next_data(at)? {
+            Backing::File(at) => match self.file.next_data(at)? {
                 // The end of the disk may lie behind that of the file; reading says what is wrong.
                 None => Extent::data(range),
                 Some(data) if data.start <= at => {
@@ -139,29 +120,21 @@ impl Foreign {
             let Ok((place, len)) = self.stretch(at, end - at) else {
                 return;
             };
-            if let Backing::File(index, from) = place
-                && let Some(file) = self.files.get(index)
-            {
-                tell(&**file, from..from.saturating_add(len));
+            if let Backing::File(from) = place {
+                tell(&*self.file, from..from.saturating_add(len));
             }
             at += len;
         }
     }
 
     fn failed(&self, cause: io::Error) -> Error {
-        let error = from_imago(cause);
-        match self.files.first() {
-            Some(file) => error.at_path(file.path()),
-            None => error,
-        }
+        from_imago(cause).at_path(self.file.path())
     }
 
     fn wrong(&self, what: &'static str, offset: u64) -> Error {
-        let error = Error::malformed(what).at_offset(offset);
-        match self.files.first() {
-            Some(file) => error.at_path(file.path()),
-            None => error,
-        }
+        Error::malformed(what)
+            .at_offset(offset)
+            .at_path(self.file.path())
     }
 }
 
@@ -173,8 +146,7 @@ impl Image for Foreign {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         if end > self.disk_len {
-            let path = self.files.first().map(|file| file.path());
-            return Err(past_end(path.unwrap_or("".as_ref()), end, self.disk_len));
+            return Err(past_end(self.file.path(), end, self.disk_len));
         }
         let (mut buf, mut at) = (buf, offset);
         while !buf.is_empty() {
@@ -182,7 +154,7 @@ impl Image for Foreign {
             // No longer than `buf`, so it fits a usize.
             let (part, rest) = buf.split_at_mut(len as usize);
             match (place, &self.parent) {
-                (Backing::File(index, from), _) => self.read_file(index, part, from)?,
+                (Backing::File(from), _) => self.read_file(part, from)?,
                 (Backing::Packed, _) => self.read_packed(part, at)?,
                 (Backing::Parent, Some(parent)) => read_padded_at(&*parent.image, part, at)?,
                 (Backing::Parent | Backing::Zero, _) => part.fill(0),
@@ -232,11 +204,11 @@ impl Image for Foreign {
         let parents = self.parent.as_ref();
         let parents = parents.map(|it| it.image.info().into_chain(&it.path));
         ImageInfo {
-            format: self.format,
+            format: Format::Qcow2,
             layout: Layout::Flat,
             disk_bytes: self.disk_len,
             sector_bytes: None,
-            block_bytes: self.block_bytes,
+            block_bytes: Some(self.cluster_bytes),
             parents: parents.unwrap_or_default(),
             facts,
             warnings,
@@ -244,10 +216,7 @@ impl Image for Foreign {
     }
 
     fn files(&self) -> Result<Vec<HostFile>> {
-        let mut files = Vec::new();
-        for file in &self.files {
-            files.extend(file.host_file()?);
-        }
+        let mut files: Vec<_> = self.file.host_file()?.into_iter().collect();
         if let Some(parent) = &self.parent {
             files.extend(parent.image.files()?);
         }

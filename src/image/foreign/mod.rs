@@ -1,10 +1,12 @@
-//! qcow2 and VMDK as sources, read through the crate imago (feature `imago`).
+//! qcow2 and VMDK as sources (feature `imago`).
 //!
-//! imago finds where guest bytes lie, and unpacks compressed clusters. It never opens a file by
-//! itself: what an image names is asked of the caller's gate, by the same rules as the parents of
-//! other formats. All bytes of the guest are read through this crate's storage. What imago would
-//! read without a word, although it is not what the file means, is refused first.
+//! The crate imago finds where the guest bytes of a qcow2 are, and unpacks compressed clusters.
+//! What it would read without a word, although it is not what the file means, is refused first.
+//! VMDKs are read here: imago knows no sparse ones, and refuses descriptors with keys of VMware.
+//! Files that an image names are opened through the caller's gate, by the same rules as the
+//! parents of other formats, and all bytes of the guest are read through this crate's storage.
 
+mod descriptor;
 mod format;
 mod image;
 mod parent;
@@ -44,6 +46,6 @@ pub(super) fn open_vmdk(
 ) -> Result<Arc<dyn Image>> {
     match sparse::Sparse::is_one(&*storage)? {
         true => Ok(Arc::new(sparse::Sparse::open(storage, options)?)),
-        false => vmdk::open(storage, options),
+        false => Ok(Arc::new(vmdk::Vmdk::open(storage, options)?)),
     }
 }

@@ -56,13 +56,12 @@ pub(super) fn open(
     let mut facts = vec![("cluster_bytes", cluster.to_string())];
     facts.extend(backing.map(|name| ("backing_file", name)));
     Ok(Arc::new(Foreign {
-        format: Format::Qcow2,
         driver: Box::new(driver),
-        files: vec![storage],
+        file: storage,
         disk_len: header.disk_bytes,
         parent,
         facts,
-        block_bytes: Some(cluster),
+        cluster_bytes: cluster,
     }))
 }
 
@@ -133,6 +132,12 @@ fn check(storage: &dyn Storage, options: &ImageOptions) -> Result<Qcow2Header> {
     storage.read_exact_at(&mut bytes, 0)?;
     let header = Qcow2Header::decode(&bytes)
         .ok_or_else(|| wrong("this is not a qcow2: it does not begin with `QFI`", "magic"))?;
+    if !(2..=3).contains(&header.version) {
+        let what = format!("version {} of qcow", header.version);
+        return Err(Error::new(ErrorKind::Unsupported, what)
+            .in_field("version")
+            .advise("convert it: qemu-img convert -O qcow2"));
+    }
     if header.encryption != 0 {
         return Err(
             Error::new(ErrorKind::Unsupported, "the image is encrypted").in_field("crypt_method")

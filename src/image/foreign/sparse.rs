@@ -1,9 +1,8 @@
-//! Sparse VMDK files of one piece: `monolithicSparse` and `streamOptimized`, which imago does not
-//! read.
+//! Sparse VMDK files: whole disks (`monolithicSparse`, `streamOptimized`), and the sparse extents of
+//! a disk that a descriptor makes of several.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +11,7 @@ use crate::image::{Format, Image, ImageInfo, ImageOptions};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
+use super::descriptor::{Descriptor, part_of_a_disk};
 use super::format::{
     DEFLATE, DIRECTORY_IN_FOOTER, FOOTER_BACK, GRAIN_MARKER_BYTES, HAS_ZERO_GRAINS, IS_PACKED,
     SECTOR, SPARSE_SIGNATURE, SparseHeader, grain_marker, sparse_entries,
@@ -25,6 +25,7 @@ pub(super) struct Sparse {
     /// Where the grain tables lie, in sectors; 0 where there is none.
     directory: Vec<u32>,
     tables: Mutex<HashMap<usize, Arc<[u32]>>>,
+    most_tables: usize,
 }
 
 /// Where a grain lies.
@@ -58,17 +59,55 @@ impl Sparse {
         Self::read(storage, options).map_err(|e| e.at_path(path))
     }
 
+    /// Opens an extent of `len` bytes, one of `count` of a disk that another file describes.
+    ///
+    /// # Errors
+    /// As [`open`](Sparse::open); `Malformed` for one that is shorter.
+    pub(super) fn open_extent(
+        storage: Arc<dyn Storage>,
+        len: u64,
+        options: &ImageOptions,
+        count: usize,
+    ) -> Result<Self> {
+        let path = storage.path().to_owned();
+        let opened = Self::read_extent(storage, options).and_then(|extent| {
+            if extent.disk_len() < len {
+                let what = "the extent is shorter than its descriptor says";
+                return Err(Error::malformed(what).in_field("capacity"));
+            }
+            Ok(extent)
+        });
+        let mut extent = opened.map_err(|e| e.at_path(path))?;
+        extent.most_tables = (MOST_TABLES / count.max(1)).max(1);
+        Ok(extent)
+    }
+
+    /// Bytes of memory that are held as long as it is open.
+    pub(super) fn directory_bytes(&self) -> u64 {
+        self.directory.len() as u64 * 4
+    }
+
     fn read(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         let file_len = storage.len()?;
-        let mut header = read_header(&*storage, 0, file_len)?;
+        let header = read_header(&*storage, 0, file_len)?;
         let descriptor = descriptor_of(&*storage, &header, file_len)?;
+        descriptor.refuse_child()?;
+        if descriptor.extents.len() > 1 {
+            let what = "a VMDK of several extents with the descriptor in one of them";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .advise("make one file of it with its own tools"));
+        }
+        Self::read_extent(storage, options)
+    }
+
+    fn read_extent(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
+        let file_len = storage.len()?;
+        let mut header = read_header(&*storage, 0, file_len)?;
         if header.directory == DIRECTORY_IN_FOOTER {
             let at = file_len.saturating_sub(FOOTER_BACK);
             header = read_header(&*storage, at, file_len)?;
         }
         check(&header, options)?;
-        refuse_child(&descriptor)?;
-        refuse_parts(&descriptor)?;
         // By the checks at most 2^63 sectors in grains of at least one.
         let grains = header.capacity.div_ceil(header.grain);
         let tables = grains.div_ceil(u64::from(header.entries_a_table));
@@ -84,6 +123,7 @@ impl Sparse {
             header,
             directory: sparse_entries(&bytes).collect(),
             tables: Mutex::default(),
+            most_tables: MOST_TABLES,
             storage,
         })
     }
@@ -105,7 +145,7 @@ impl Sparse {
         if let Some(table) = tables.get(&index) {
             return Ok(Some(table.clone()));
         }
-        if tables.len() >= MOST_TABLES {
+        if tables.len() >= self.most_tables {
             tables.clear();
         }
         let mut bytes = vec![0; self.header.entries_a_table as usize * 4];
@@ -309,19 +349,18 @@ fn check(header: &SparseHeader, options: &ImageOptions) -> Result<()> {
     Ok(())
 }
 
-/// The text that describes the disk, in lower case.
+/// The descriptor inside the file.
 ///
 /// # Errors
 /// `Unsupported` for an extent without one, which is a part of a disk; `Malformed`, `Io`.
-fn descriptor_of(storage: &dyn Storage, header: &SparseHeader, file_len: u64) -> Result<String> {
+fn descriptor_of(
+    storage: &dyn Storage,
+    header: &SparseHeader,
+    file_len: u64,
+) -> Result<Descriptor> {
     let part = || {
         let what = "an extent without a descriptor: a part of a disk that another file describes";
-        Error::new(ErrorKind::Unsupported, what)
-            .in_field("desc_offset")
-            .advise(match described_by(storage.path()) {
-                Some(name) => format!("name that file, {name}"),
-                None => "name that file, the .vmdk that is a short text".to_owned(),
-            })
+        part_of_a_disk(what, storage.path()).in_field("desc_offset")
     };
     if header.descriptor == 0 {
         return Err(part());
@@ -335,45 +374,7 @@ fn descriptor_of(storage: &dyn Storage, header: &SparseHeader, file_len: u64) ->
     if text.trim_ascii().is_empty() {
         return Err(part());
     }
-    Ok(String::from_utf8_lossy(&text).to_ascii_lowercase())
-}
-
-/// The name that a descriptor next to the extent at `path` has by custom.
-fn described_by(path: &Path) -> Option<String> {
-    let stem = path.file_stem()?.to_str()?;
-    let (disk, number) = stem.rsplit_once('-')?;
-    let digits = number.strip_prefix('s').unwrap_or(number);
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    (is_number || digits == "delta" || number == "sesparse").then(|| format!("{disk}.vmdk"))
-}
-
-/// Refuses an image that its descriptor says is only the difference to another one.
-fn refuse_child(descriptor: &str) -> Result<()> {
-    let value = |line: &str| Some(line.split_once('=')?.1.trim().to_owned());
-    let mut lines = descriptor.lines().map(str::trim);
-    let is_child = lines.any(|line| match line.split('=').next().map(str::trim) {
-        Some("parentfilenamehint") => true,
-        Some("parentcid") => value(line).is_some_and(|cid| cid != NO_PARENT),
-        _ => false,
-    });
-    if !is_child {
-        return Ok(());
-    }
-    let what = "a VMDK that is the difference to another one";
-    Err(Error::new(ErrorKind::Unsupported, what).advise("consolidate the snapshots first"))
-}
-
-/// Refuses a file whose descriptor makes the disk of several.
-fn refuse_parts(descriptor: &str) -> Result<()> {
-    let is_extent = |line: &&str| {
-        let access = line.split_ascii_whitespace().next();
-        matches!(access, Some("rw" | "rdonly" | "noaccess"))
-    };
-    if descriptor.lines().filter(is_extent).count() <= 1 {
-        return Ok(());
-    }
-    let what = "a VMDK of several extents with the descriptor in one of them";
-    Err(Error::new(ErrorKind::Unsupported, what).advise("make one file of it with its own tools"))
+    Descriptor::parse(&String::from_utf8_lossy(&text))
 }
 
 fn sectors(count: u64, field: &'static str) -> Result<u64> {
@@ -401,8 +402,6 @@ const GRAIN_SECTORS: std::ops::RangeInclusive<u64> = 8..=4096;
 const TABLE_ENTRIES: std::ops::RangeInclusive<u32> = 1..=4096;
 /// Descriptors of one file are much shorter.
 const DESCRIPTOR_BYTES: u64 = 1 << 20;
-/// The parent's content id in the descriptor of a disk without a parent.
-const NO_PARENT: &str = "ffffffff";
 /// Tables kept in memory: 16 KiB each at most.
 const MOST_TABLES: usize = 1024;
 /// Stretches that are merged into one extent.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::error::{Error, Result};
 use crate::image::gate::Chain;
-use crate::image::{Format, Image, ImageInfo, ImageOptions};
+use crate::image::{Format, Image, ImageInfo, ImageOptions, read_padded_at};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
@@ -164,7 +164,8 @@ impl Dynamic {
     /// Reads what shows through where this file holds nothing.
     fn read_parent(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         match &self.parent {
-            Some(parent) => parent.image.read_exact_at(buf, offset),
+            // It may be shorter.
+            Some(parent) => read_padded_at(&*parent.image, buf, offset),
             None => {
                 buf.fill(0);
                 Ok(())
@@ -195,9 +196,10 @@ impl Dynamic {
     fn parent_extent(&self, range: Range<u64>) -> Result<Extent> {
         let below = match &self.parent {
             Some(parent) => match &parent.dynamic {
-                // A block may reach beyond the disk's end.
+                // A block may reach beyond the disk's end, and the parent may be shorter.
                 Some(dynamic) if range.start < dynamic.disk_len() => {
-                    Some(dynamic.extent_within(range.clone(), &mut (0..0))?)
+                    let inside = range.start..range.end.min(dynamic.disk_len());
+                    Some(dynamic.extent_within(inside, &mut (0..0))?)
                 }
                 Some(_) => None,
                 None => parent.image.next_extent(range.start)?,

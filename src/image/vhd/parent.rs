@@ -19,7 +19,7 @@ use super::locate::{Located, locate};
 /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
 pub(super) fn open_dynamic(
     storage: Arc<dyn Storage>,
-    located: Located,
+    mut located: Located,
     options: &ImageOptions,
     chain: &Chain,
 ) -> Result<Dynamic> {
@@ -51,12 +51,21 @@ pub(super) fn open_dynamic(
         }
         DiskKind::Fixed | DiskKind::Dynamic => None,
     };
+    let parent_len = parent.as_ref().map(|it| it.image.disk_len());
+    if let Some(parent_len) = parent_len.filter(|len| *len < located.disk_len) {
+        // XenServer grows a leaf after its snapshot.
+        located.warnings.push(format!(
+            "the parent has {parent_len} bytes, this image {}",
+            located.disk_len
+        ));
+    }
     Ok(Dynamic::new(
         storage, located, layout, parent, options, chain,
     ))
 }
 
-/// Opens the parent through the caller's gate: the file with the right unique id and length.
+/// Opens the parent through the caller's gate: the file with the right unique id. One that is
+/// shorter reads as zeros beyond its end, as libvhd has it; one that is longer is refused.
 ///
 /// # Errors
 /// `Parent` where none is offered that matches; whatever is wrong with the one that does.
@@ -84,7 +93,7 @@ fn open_parent(
             let other = ImageId(found.footer.unique_id);
             return Ok(Tried::Other(format!("has id {other}").into()));
         }
-        if found.disk_len != located.disk_len {
+        if found.disk_len > located.disk_len {
             return Err(Error::new(
                 ErrorKind::Parent,
                 format!(

@@ -172,12 +172,20 @@ fn warnings(
     if log_region(headers.current()).is_none_or(|region| region.is_empty()) {
         warnings.push("there is no place for a log".to_owned());
     }
+    let parent = parent.map(|it| &it.image);
+    if let Some(parent) = parent.filter(|it| it.disk_id() != metadata.disk_id) {
+        warnings.push(format!(
+            "the parent has the disk id {}, this image {}",
+            parent.disk_id(),
+            metadata.disk_id
+        ));
+    }
     if let Some(parent) = parent
-        && parent.image.metadata.disk_bytes != metadata.disk_bytes
+        && parent.metadata.disk_bytes != metadata.disk_bytes
     {
         warnings.push(format!(
             "the parent has {} bytes, this image {}",
-            parent.image.metadata.disk_bytes, metadata.disk_bytes
+            parent.metadata.disk_bytes, metadata.disk_bytes
         ));
     }
     warnings

@@ -19,7 +19,7 @@ type OpenParent = fn(Arc<dyn Storage>, &ImageOptions, &Chain) -> Result<Vhdx>;
 /// names. `None` for an image that needs none.
 ///
 /// # Errors
-/// `Parent` where none is offered that matches, or the one that does is another disk; whatever is
+/// `Parent` where none is offered that matches, or its sectors have another size; whatever is
 /// wrong with it; `LimitExceeded` and `Malformed` for chains too long or closed to a ring.
 pub(super) fn open(
     storage: &dyn Storage,
@@ -52,7 +52,7 @@ pub(super) fn open(
         }
         let path = file.path().to_owned();
         let image = open(file, options, &chain)?;
-        check_same_disk(&image, metadata).map_err(|e| e.at_path(&path))?;
+        check_sectors(&image, metadata).map_err(|e| e.at_path(&path))?;
         Ok(Tried::Parent(Parent {
             image: Arc::new(image),
             path: path.display().to_string(),
@@ -61,23 +61,16 @@ pub(super) fn open(
     .map(Some)
 }
 
-fn check_same_disk(parent: &Vhdx, child: &Metadata) -> Result<()> {
-    let refuse = |message, field| Err(Error::new(ErrorKind::Parent, message).in_field(field));
-    if parent.disk_id() != child.disk_id {
-        let message = format!(
-            "the parent is another disk: {}, not {}",
-            parent.disk_id(),
-            child.disk_id
-        );
-        return refuse(message, "virtual_disk_id");
-    }
+/// What links parent and child is the data write GUID: a disk id that was reset is no reason to
+/// refuse ([MS-VHDX] section 2.6.2.6).
+fn check_sectors(parent: &Vhdx, child: &Metadata) -> Result<()> {
     if parent.sector_bytes() != child.sector_bytes {
         let message = format!(
             "the parent has sectors of {} bytes, the child of {}",
             parent.sector_bytes(),
             child.sector_bytes
         );
-        return refuse(message, "logical_sector_size");
+        return Err(Error::new(ErrorKind::Parent, message).in_field("logical_sector_size"));
     }
     Ok(())
 }

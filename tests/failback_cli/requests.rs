@@ -170,3 +170,31 @@ fn a_replica_that_is_older_than_allowed_is_warned_of() {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+#[test]
+fn some_vms_of_a_plan_are_chosen_and_unknown_ones_are_refused_with_the_list() {
+    let fake_vms = FakeVms::new(&["db1", "web1"]);
+    let plan = fake_vms.plan();
+    let plan = plan.to_str().unwrap();
+    let refused = fake_vms.refused(&["start", plan, "--vm", "web2", "--yes"]);
+    assert!(refused.contains("`web2`; it has db1, web1"), "{refused}");
+    let shown = fake_vms.ok(&["plan", plan, "--vm", "web1"]);
+    assert_eq!(shown["vms"].as_array().unwrap().len(), 1);
+
+    fake_vms.ok(&["start", plan, "--vm", "web1", "--yes", "--wait"]);
+    fake_vms.ok(&["complete", "shop", "--wait"]);
+    fake_vms.ok(&["commit", "shop", "--wait"]);
+    let status = fake_vms.status();
+    assert_eq!(status["vms"].as_array().unwrap().len(), 1);
+    assert_eq!(status["vms"][0]["vm"], "web1");
+    assert!(fake_vms.is("primary", "web1", "running"));
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.blocked("db1").exists());
+
+    // The job of the first one may still be reversed.
+    let other = ["start", plan, "--vm", "db1", "--yes", "--wait"];
+    let refused = fake_vms.refused(&other);
+    assert!(refused.contains("web1, which is committed"), "{refused}");
+    fake_vms.ok(&[&other[..], &["--job", "shop-db"]].concat());
+    assert_eq!(fake_vms.ok(&["status", "shop-db"])["vms"][0]["vm"], "db1");
+    assert_eq!(fake_vms.phase(0), "committed");
+}

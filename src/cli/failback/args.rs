@@ -8,6 +8,7 @@ use super::requests::{self, How};
 use crate::Error;
 use crate::cli::args;
 use crate::failback::job::{JobDirectory, STATE_DIR};
+use crate::failback::plan::Plan;
 
 /// Move running virtual machines to the other site, as a plan says
 ///
@@ -36,25 +37,42 @@ pub(in crate::cli) struct Args {
     pub(super) verb: Verb,
 }
 
+/// A plan, or some of its VMs.
+#[derive(clap::Args)]
+pub(super) struct ChosenPlan {
+    /// Plan file
+    #[arg(value_parser = args::here())]
+    plan: PathBuf,
+    /// Move only this VM of the plan; may be repeated [all]
+    #[arg(long, value_name = "NAME")]
+    vm: Vec<String>,
+    /// Name of the job [the plan's]
+    #[arg(long = "job", value_name = "NAME")]
+    job: Option<String>,
+}
+
+impl ChosenPlan {
+    pub(super) fn load(&self) -> Result<Plan, Error> {
+        Plan::load(&self.plan)?.choose(&self.vm, self.job.as_deref())
+    }
+}
+
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Check the prerequisites of a plan one by one; changes nothing
     Check {
-        /// Plan file
-        #[arg(value_parser = args::here())]
-        plan: PathBuf,
+        #[command(flatten)]
+        plan: ChosenPlan,
     },
     /// Show what a plan would move, in which direction and how; changes nothing
     Plan {
-        /// Plan file
-        #[arg(value_parser = args::here())]
-        plan: PathBuf,
+        #[command(flatten)]
+        plan: ChosenPlan,
     },
     /// Begin a job, and run it
     Start {
-        /// Plan file
-        #[arg(value_parser = args::here())]
-        plan: PathBuf,
+        #[command(flatten)]
+        plan: ChosenPlan,
         /// Begin; without it, only show what would be done
         #[arg(long)]
         yes: bool,

@@ -18,7 +18,6 @@ use super::outcome::{Ended, Exit};
 use super::print::clear_screen;
 use crate::failback::job::{JobDirectory, JobStatus, LogLine};
 use crate::failback::machine::Request;
-use crate::failback::plan::Plan;
 pub(super) use args::Args;
 use args::Verb;
 use plan::{check, show};
@@ -28,9 +27,9 @@ use text::{Condition, Explained};
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let ask = |job: &String, request, how: &How| args.ask(context, job, request, *how);
     match &args.verb {
-        Verb::Check { plan } => check(&Plan::load(plan)?, &args.state_dir, context),
-        Verb::Plan { plan } => show(&Plan::load(plan)?, context),
-        Verb::Start { plan, yes, how } => args.start(plan, *yes, *how, context),
+        Verb::Check { plan } => check(&plan.load()?, &args.state_dir, context),
+        Verb::Plan { plan } => show(&plan.load()?, context),
+        Verb::Start { plan, yes, how } => args.start(&plan.load()?, *yes, *how, context),
         Verb::Run { job, all: _ } => match job {
             Some(job) => args.run_job(args.open(job)?, None, false, context),
             None => args.run_all(context),

@@ -1,7 +1,6 @@
 //! Begins jobs, runs them here, and asks those that other processes run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,21 +19,18 @@ use crate::failback::plan::Plan;
 use crate::{Error, ErrorKind};
 
 impl Args {
-    pub(super) fn start(&self, path: &PathBuf, yes: bool, how: How, context: &Context) -> Ended {
-        let plan_text =
-            std::fs::read_to_string(path).map_err(|e| Error::io("read", e).at_path(path))?;
-        let plan = Plan::parse(&plan_text).map_err(|e| e.at_path(path))?;
+    pub(super) fn start(&self, plan: &Plan, yes: bool, how: How, context: &Context) -> Ended {
         if !yes {
-            show(&plan, context)?;
+            show(plan, context)?;
             let what = "nothing was begun";
             return Err(Error::new(ErrorKind::InvalidInput, what)
                 .advise("begin with --yes, once this is what you want")
                 .into());
         }
         let since_ms = now_ms();
-        let modes = job::modes(&plan, &context.work)?;
+        let modes = job::modes(plan, &context.work)?;
         let by = self.by();
-        let directory = JobDirectory::create(&self.state_dir, &plan_text, modes, &by)?;
+        let directory = JobDirectory::create(&self.state_dir, plan.text(), modes, &by)?;
         if !how.detach {
             let first = how.wait.then_some(Request::Start);
             return self.run_job(directory, first, how.wait, context);

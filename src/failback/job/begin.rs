@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::history::now_ms;
 use crate::failback::lock::JobLock;
-use crate::failback::machine::JobMode;
+use crate::failback::machine::{JobMode, JobPhase};
 use crate::failback::plan::Plan;
 use crate::failback::record::PlanRecord;
 use crate::journal::Writer;
@@ -119,6 +119,9 @@ fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Re
         }
         let other = JobDirectory::open(state_dir, &name)?;
         if other.is_over()? {
+            if own.is_none() && name == plan.name {
+                refuse_leaving(&other, plan)?;
+            }
             continue;
         }
         if own.is_none() && name == plan.name {
@@ -138,6 +141,23 @@ fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Re
         if let Some(shared) = shared {
             let text = format!("the job `{name}`, which is not over, has {shared}");
             return Err(Error::new(ErrorKind::InUse, text).advise("end that job first"));
+        }
+    }
+    Ok(())
+}
+
+/// A job must not take the name of one that still keeps, or may keep, a replica of other VMs.
+fn refuse_leaving(job: &JobDirectory, plan: &Plan) -> Result<()> {
+    for vm in job.plan.vms() {
+        let phase = job.latest(&vm.name)?.map(|state| state.phase);
+        let phase = phase.filter(|it| matches!(it, JobPhase::Committed | JobPhase::Protected));
+        if let Some(phase) = phase
+            && plan.vms().all(|it| it.name != vm.name)
+        {
+            let (job, vm) = (&job.plan.name, &vm.name);
+            let text = format!("the job `{job}` is still the one of {vm}, which is {phase}");
+            let error = Error::new(ErrorKind::AlreadyExists, text);
+            return Err(error.advise("give the new job another name: `--job NAME`"));
         }
     }
     Ok(())

@@ -34,6 +34,7 @@
 //! ```
 
 mod builder;
+mod choice;
 mod connect;
 mod controllers;
 mod encryption;

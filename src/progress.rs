@@ -20,6 +20,7 @@ pub struct Work {
     progress: Arc<dyn Progress>,
     cancel: CancelToken,
     rate_limiter: Option<Arc<RateLimiter>>,
+    is_unlimited: bool,
 }
 
 opaque!(Work);
@@ -62,6 +63,7 @@ impl Work {
             progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
             rate_limiter: None,
+            is_unlimited: false,
         }
     }
 
@@ -101,6 +103,19 @@ impl Work {
         self.rate_limiter =
             (bytes_per_second > 0).then(|| Arc::new(RateLimiter::new(bytes_per_second)));
         self
+    }
+
+    /// The same work, as fast as it can be done: without its speed limit, and on lines to other
+    /// hosts without theirs.
+    #[cfg(feature = "failback")]
+    pub(crate) fn unlimited(mut self) -> Self {
+        self.is_unlimited = true;
+        self.with_limit_rate(0)
+    }
+
+    /// Whether lines to other hosts are used without their speed limits.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.is_unlimited
     }
 
     /// The threads to work on.

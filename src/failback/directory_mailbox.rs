@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::bell::Bell;
+use super::history::{AcceptedRequest, now_ms};
 use super::machine::Request;
 use super::mailbox::{Asked, Mailbox};
 use super::watch::Watch;
@@ -137,11 +138,11 @@ pub fn queue(directory: &dyn Directory, request: Request, by: &str) -> Result<()
     directory.sync()
 }
 
-/// The requests that were [left](queue) and not taken yet, and by whom.
+/// The requests that were [left](queue) and not taken yet.
 ///
 /// # Errors
 /// `Io`.
-pub fn queued(directory: &dyn Directory) -> Result<Vec<(Request, String)>> {
+pub fn queued(directory: &dyn Directory) -> Result<Vec<AcceptedRequest>> {
     let names = directory.names()?.into_iter();
     let files = names
         .filter_map(|name| name.into_string().ok())
@@ -150,7 +151,7 @@ pub fn queued(directory: &dyn Directory) -> Result<Vec<(Request, String)>> {
         .filter_map(|bytes| serde_json::from_slice::<RequestFile>(&bytes).ok());
     Ok(files
         .filter(|file| file.queued)
-        .map(|file| (file.request, file.by))
+        .map(|file| AcceptedRequest::new(file.request, &file.by, file.at_ms))
         .collect())
 }
 
@@ -161,6 +162,9 @@ struct RequestFile {
     /// The answer is not awaited.
     #[serde(default)]
     queued: bool,
+    /// When it was made, in milliseconds since 1970.
+    #[serde(default)]
+    at_ms: u64,
 }
 
 impl RequestFile {
@@ -170,6 +174,7 @@ impl RequestFile {
             request,
             by,
             queued,
+            at_ms: now_ms(),
         }
     }
 }

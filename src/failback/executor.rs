@@ -219,8 +219,7 @@ impl Executor {
             self.answer(asked, mailbox)?;
             return Ok(true);
         }
-        let activates = mailbox.activates().then_some(Event::GroupActivates);
-        match activates.or_else(|| self.due()) {
+        match mailbox.group().or_else(|| self.due()) {
             Some(event) => self.apply(event, None).map(|step| step.changed),
             None => Ok(false),
         }
@@ -261,8 +260,11 @@ impl Executor {
     /// Carries one command out, and listens to people meanwhile.
     fn execute(&mut self, command: Command, mailbox: &mut dyn Mailbox) -> Result<()> {
         let cancel = CancelToken::new();
-        let resources = self.resources.clone();
+        let mut resources = self.resources.clone();
         let spec = self.machine.spec().clone();
+        if self.state().phase.is_downtime() && !spec.limit_cutover {
+            resources.work = resources.work.unlimited();
+        }
         let bell = mailbox.bell();
         let is_done = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {

@@ -132,7 +132,7 @@ impl History {
                         });
                     }
                     (Some(Action::ShutDown), Answer::Vm(seen))
-                        if !seen.running && takes_the_vm_down(after.phase) =>
+                        if !seen.running && after.phase.is_downtime() =>
                     {
                         self.down_since_ms.get_or_insert(at_ms);
                     }
@@ -178,14 +178,6 @@ impl History {
             self.downtime_ms = Some(at_ms.saturating_sub(since));
         }
     }
-}
-
-/// Whether a VM that is off in this phase is one that people miss.
-fn takes_the_vm_down(phase: JobPhase) -> bool {
-    matches!(
-        phase,
-        JobPhase::Quiescing | JobPhase::FinalSync | JobPhase::Verifying | JobPhase::RollingBack
-    )
 }
 
 /// Milliseconds since 1970.

@@ -1,7 +1,7 @@
 //! Where an executor is asked for things.
 
 use super::bell::Bell;
-use super::machine::{Request, State};
+use super::machine::{Event, Request, State};
 use crate::error::Result;
 
 /// Where people's requests come from.
@@ -21,9 +21,9 @@ pub trait Mailbox {
     /// Whether the executor is to leave the job for now; it can be taken over later.
     fn leave(&self) -> bool;
 
-    /// Whether the job's group is to be activated; told once.
-    fn activates(&mut self) -> bool {
-        false
+    /// What the job's group has come to; told once.
+    fn group(&mut self) -> Option<Event> {
+        None
     }
 
     /// Told where the job stands, again and again, and before each reply.

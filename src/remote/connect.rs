@@ -65,6 +65,10 @@ impl ConnectOptions {
     pub fn connect(&self, at: &RemoteAddress, work: &Work) -> Result<Client> {
         let peer = format!("the agent at {}", at.host());
         let line = self.line.clone().or_peer(&peer);
+        let line = match work.is_unlimited() {
+            true => line.with_limit_rate(0),
+            false => line,
+        };
         if at.is_service() {
             return self.dial(at, &line, work);
         }

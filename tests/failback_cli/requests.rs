@@ -50,10 +50,12 @@ fn a_process_for_all_jobs_does_what_is_queued_and_ends_when_it_is_told() {
     all.kill();
     let queued = fake_vms.ok(&["complete", "shop", "--detach"]);
     assert_eq!(queued["queued"], "complete");
+    let waiting = &fake_vms.status()["queued"][0];
     assert_eq!(
-        fake_vms.status()["queued"],
-        json!([["complete", "operator"]])
+        (&waiting["request"], &waiting["by"]),
+        (&json!("complete"), &json!("operator"))
     );
+    assert!(waiting["at_ms"].as_u64().unwrap() > 0);
     fake_vms.refused(&["commit", "shop", "--detach"]);
 
     let mut all = fake_vms.spawn(&["run", "--all"]);

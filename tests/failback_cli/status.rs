@@ -333,3 +333,82 @@ fn a_hook_is_told_what_happens_and_metrics_are_made_of_it() {
         Err(error) => eprintln!("LEFT OUT: python3 is not there ({error})"),
     }
 }
+
+#[test]
+fn a_doubt_about_one_vm_of_a_plan_leaves_all_of_them_running() {
+    let fake_vms = FakeVms::new(&["db1", "web1"]);
+    let mut runner = fake_vms.start();
+    for vm in 0..2 {
+        fake_vms.wait_for(&mut runner, vm, "ready-to-cutover");
+    }
+    let resize = |bytes| {
+        let mut options = fs::OpenOptions::new();
+        let target = options.write(true).open(fake_vms.blocked("db1"));
+        target.unwrap().set_len(bytes).unwrap();
+    };
+    resize(5 << 20);
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait(&mut runner, "the doubt", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    // The other one waits for it.
+    let status = fake_vms.wait_for(&mut runner, 1, "quiescing");
+    assert_eq!(status["vms"][1]["waits_for"], "the group shuts down");
+    for vm in ["db1", "web1"] {
+        let calls = fs::read_to_string(fake_vms.site("recovery", vm).join("calls")).unwrap();
+        assert!(!calls.contains("shut-down"), "{vm}: {calls}");
+    }
+    resize(4 << 20);
+    fake_vms.ok(&["retry", "shop"]);
+    for vm in 0..2 {
+        fake_vms.wait_for(&mut runner, vm, "commit-pending");
+    }
+}
+
+#[test]
+fn a_plan_that_deletes_the_source_says_so_before_it_begins_and_does_it_at_the_commit() {
+    let fake_vms = FakeVms::new(&["db1"]).with_job("discard_baseline = true");
+    let plan = fake_vms.plan();
+    let plan = plan.to_str().unwrap();
+    let told = "a later `reverse` is a full copy";
+    for verb in ["check", "plan"] {
+        shows(&printed(&fake_vms, &[verb, plan], 1000), &[told]);
+    }
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    let text = printed(&fake_vms, &["status", "shop"], 1000);
+    shows(&text, &["(deletes the source's disks for good)"]);
+    assert!(fake_vms.source("db1").exists(), "until the commit");
+    fake_vms.ok(&["commit", "shop"]);
+    runner.end();
+    assert!(!fake_vms.source("db1").exists());
+    let log = printed(&fake_vms, &["log", "shop"], 1000);
+    shows(&log, &["db1: job shop, a failback (recovery-to-primary)"]);
+
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"].as_u64();
+    assert!(moved.unwrap() > 3 << 20, "a full copy");
+}
+
+#[test]
+fn a_cutover_is_not_slowed_by_a_limit_unless_the_plan_asks_for_it() {
+    let downtime_ms = |job: &str| {
+        let mut fake_vms = FakeVms::new(&["db1"]).with_job(job);
+        fake_vms.remote = vec!["recovery"];
+        fake_vms.connect = "limit_rate = \"300K\"\n".to_owned();
+        fake_vms.shell("");
+        let mut runner = fake_vms.start();
+        fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+        fake_vms.guest_writes("recovery", "db1", 1 << 20, &noise(3 << 20, 8));
+        fake_vms.ok(&["complete", "shop"]);
+        let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
+        status["vms"][0]["downtime_ms"].as_u64().unwrap()
+    };
+    let (free, limited) = (downtime_ms(""), downtime_ms("limit_cutover = true"));
+    assert!(
+        limited > 8_000 && free < limited - 4_000,
+        "{free} {limited}"
+    );
+}

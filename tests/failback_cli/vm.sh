@@ -52,6 +52,7 @@ shut-down) rm -f running ;;
 retire)
     rm -f running
     : > gone
+    flag discard_disks && rm -f "$disk"
     ;;
 arm-tracking)
     keep=$(text keep)

@@ -564,6 +564,7 @@ fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last()
             let job = &mut jobs[group][vm];
             match signal {
                 Signal::Complete => job.ask(Request::Complete),
+                Signal::ShutDown => job.event(Event::GroupShutsDown),
                 Signal::Activate => job.event(Event::GroupActivates),
                 Signal::Commit => job.ask(Request::Commit),
                 other => panic!("{other:?}"),
@@ -572,11 +573,14 @@ fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last()
         }
     }
     told.dedup();
-    use Signal::{Activate, Commit, Complete};
+    use Signal::{Activate, Commit, Complete, ShutDown};
     let order = [
-        (2, Complete),
-        (1, Complete),
         (0, Complete),
+        (1, Complete),
+        (2, Complete),
+        (2, ShutDown),
+        (1, ShutDown),
+        (0, ShutDown),
         (0, Activate),
         (1, Activate),
         (2, Activate),
@@ -603,6 +607,43 @@ fn no_group_is_stopped_while_one_vm_is_not_ready() {
         commit: true,
     };
     assert_eq!(signals(&states, asked), []);
+}
+
+#[test]
+fn no_vm_of_a_group_is_shut_down_before_all_were_looked_at_again() {
+    let spec = || Spec::new(JobMode::Delta).with_grouped(true);
+    let mut jobs = [Job::new(spec()), Job::new(spec())];
+    for job in &mut jobs {
+        job.ask(Request::Start);
+    }
+    let asked = GroupAsked {
+        complete: true,
+        commit: false,
+    };
+    let told = |jobs: &[Job; 2]| {
+        let states: Vec<_> = jobs.iter().map(|job| vec![*job.machine.state()]).collect();
+        signals(&states, asked)
+    };
+    jobs[0].sent();
+    jobs[0].ask(Request::Complete);
+    assert_eq!(jobs[0].phase(), JobPhase::Quiescing);
+    assert!(!jobs[0].sent().contains(&"source VM ShutDown".to_owned()));
+    assert_eq!(told(&jobs), [(1, 0, Signal::Complete)]);
+    jobs[1].ask_only(Request::Complete);
+    let token = jobs[1].machine.state().pending.unwrap().token;
+    let answer = Answer::Failed(Problem::Unfit);
+    jobs[1].event(Event::Answered { token, answer });
+    assert_eq!(told(&jobs), [], "one of them does not fit");
+    jobs[1].ask(Request::Retry);
+    assert_eq!(told(&jobs), [(1, 0, Signal::ShutDown)]);
+    jobs[1].event(Event::GroupShutsDown);
+    jobs[1].calm();
+    assert_eq!(told(&jobs), [(0, 0, Signal::ShutDown)]);
+    // An abort takes it back.
+    jobs[1].ask(Request::Abort);
+    jobs[1].ask(Request::Complete);
+    jobs[0].ask(Request::Abort);
+    assert!(!told(&jobs).contains(&(1, 0, Signal::ShutDown)));
 }
 
 #[test]

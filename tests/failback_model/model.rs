@@ -119,6 +119,7 @@ pub enum Move {
     RetryDue,
     PassDue,
     CommitDue,
+    GroupShutsDown,
     GroupActivates,
     Ask(Request),
     /// A guest overwrites a block.
@@ -153,6 +154,7 @@ impl Move {
             Move::RetryDue => Some(Event::RetryDue),
             Move::PassDue => Some(Event::PassDue),
             Move::CommitDue => Some(Event::CommitDue),
+            Move::GroupShutsDown => Some(Event::GroupShutsDown),
             Move::GroupActivates => Some(Event::GroupActivates),
             Move::Ask(request) => Some(Event::Asked {
                 request,
@@ -169,7 +171,11 @@ impl Move {
                 Kind::Work
             }
             Move::Ask(Request::Abort | Request::Cancel { .. } | Request::Undo { .. }) => Kind::Back,
-            Move::Ask(_) | Move::PassDue | Move::CommitDue | Move::GroupActivates => Kind::Forward,
+            Move::Ask(_)
+            | Move::PassDue
+            | Move::CommitDue
+            | Move::GroupShutsDown
+            | Move::GroupActivates => Kind::Forward,
             _ => Kind::Fault,
         }
     }
@@ -274,6 +280,7 @@ impl Model {
             Move::RetryDue,
             Move::PassDue,
             Move::CommitDue,
+            Move::GroupShutsDown,
             Move::GroupActivates,
         ]);
         moves.extend(REQUESTS.map(Move::Ask));

@@ -12,10 +12,13 @@ use super::status::wrong_copy;
 use super::text::{asks, state_line};
 
 /// All that happened, VM by VM.
-pub(super) fn log(lines: &[LogLine]) -> Vec<String> {
+pub(super) fn log(lines: &[LogLine], operation: &str) -> Vec<String> {
     let mut sent: BTreeMap<&str, Command> = BTreeMap::new();
     let lines = lines.iter().map(|line| match &line.record {
-        Record::Job(job) => format!("{}: job {}, {}", line.vm, job.job, job.direction),
+        Record::Job(job) => format!(
+            "{}: job {}, a {operation} ({})",
+            line.vm, job.job, job.direction
+        ),
         Record::Step(step) => {
             let text = step_line(&line.vm, step, sent.get(&line.vm[..]));
             sent.extend(step.intent.map(|command| (&line.vm[..], command)));
@@ -39,6 +42,7 @@ fn step_line(vm: &str, step: &StepRecord, sent: Option<&Command>) -> String {
         Event::RetryDue => "it is tried again".to_owned(),
         Event::PassDue => "the next pass is due".to_owned(),
         Event::CommitDue => "the time to commit has run out".to_owned(),
+        Event::GroupShutsDown => "the group is shut down".to_owned(),
         Event::GroupActivates => "the group is started".to_owned(),
     };
     if let Some(detail) = &step.detail {

@@ -57,8 +57,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         Verb::Reverse { job, how } => ask(job, Request::Reverse, how),
         Verb::Retry { job, how } => ask(job, Request::Retry, how),
         Verb::Log { job } => {
-            let lines = args.open(job)?.log()?;
-            context.print(&Log { lines: &lines }, || log::log(&lines))?;
+            let directory = args.open(job)?;
+            let (lines, direction) = (directory.log()?, directory.plan().direction());
+            let operation = direction.operation();
+            let log = Log {
+                operation,
+                lines: &lines,
+            };
+            context.print(&log, || log::log(&lines, operation))?;
             Ok(Exit::Done)
         }
         Verb::Explain { job } => args.explain(job, context),
@@ -127,6 +133,7 @@ struct Jobs<'a> {
 
 #[derive(Serialize)]
 struct Log<'a> {
+    operation: &'static str,
     lines: &'a [LogLine],
 }
 

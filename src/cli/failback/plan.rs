@@ -62,6 +62,7 @@ pub(super) fn show(plan: &Plan, context: &Context) -> Ended {
     });
     let object = PlanObject {
         job: &plan.name,
+        operation: plan.direction().operation(),
         direction: plan.direction().name(),
         source: &plan.source_site().host,
         target: &plan.target_site().host,
@@ -82,6 +83,7 @@ struct Checks<'a> {
 #[derive(Serialize)]
 struct PlanObject<'a> {
     job: &'a str,
+    operation: &'static str,
     direction: &'static str,
     source: &'a str,
     target: &'a str,

@@ -79,10 +79,12 @@ pub(super) fn status(job: &JobStatus) -> Vec<String> {
             ago(last.at_ms, job.at_ms)
         ));
     }
-    for (request, by) in &job.queued {
-        let request = asks(*request);
+    for queued in &job.queued {
         lines.push(format!(
-            "queued, for the next process that runs it: {request} by {by}"
+            "queued, for the next process that runs it: {} by {}, {}",
+            asks(queued.request),
+            queued.by,
+            ago(queued.at_ms, job.at_ms)
         ));
     }
     if job.superseded_by.is_some() {
@@ -121,7 +123,10 @@ pub(super) fn next_step(job: &JobStatus) -> Option<String> {
         return None;
     }
     if may(&Request::Commit) {
-        let (commit, undo) = (command(Request::Commit), command(undo));
+        let (mut commit, undo) = (command(Request::Commit), command(undo));
+        if job.deletes_source_disks {
+            commit += " (deletes the source's disks for good)";
+        }
         return Some(format!("log on to the target; then {commit}, or {undo}"));
     }
     let mut on = [Request::Complete, Request::Reverse].into_iter();

@@ -1,6 +1,6 @@
 //! What `diskdelta failback` says to people.
 
-use crate::failback::job::{Checked, Preview};
+use crate::failback::job::{Checked, DELETED_AT_COMMIT, Preview};
 use crate::failback::machine::{JobMode, JobPhase, Request, State};
 use crate::failback::plan::Plan;
 use crate::units::format_size;
@@ -87,7 +87,12 @@ pub(super) fn checks(checked: &[Checked]) -> Vec<String> {
 /// What a plan would do.
 pub(super) fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
     let mut lines = vec![
-        format!("{}: {}", plan.name, plan.direction().name()),
+        format!(
+            "{}: {} ({})",
+            plan.name,
+            plan.direction().operation(),
+            plan.direction().name()
+        ),
         format!("  from {}", plan.source_site().host),
         format!("  to   {}", plan.target_site().host),
     ];
@@ -138,11 +143,7 @@ pub(super) fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
         }
     }
     if plan.discard_baseline {
-        lines.push(
-            "  the source's disks are given up at commit: no way to copy back only \
-            what changes"
-                .to_owned(),
-        );
+        lines.push(format!("  source disks: {DELETED_AT_COMMIT}"));
     }
     lines
 }

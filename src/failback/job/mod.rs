@@ -28,6 +28,6 @@ mod vm_mailbox;
 pub use controllers::OwnControllers;
 pub use directory::{JobDirectory, STATE_DIR};
 pub use meter::Moving;
-pub use preview::{Checked, Preview, check, check_until, estimate, modes};
+pub use preview::{Checked, DELETED_AT_COMMIT, Preview, check, check_until, estimate, modes};
 pub use run::{Event, JobRunner};
 pub use status::{JobStatus, LogLine, RunBy, VmStatus};

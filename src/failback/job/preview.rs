@@ -47,6 +47,10 @@ pub struct Preview {
     pub no_reverse: Option<String>,
 }
 
+/// What `discard_baseline` means to an operator.
+pub const DELETED_AT_COMMIT: &str = "the commit deletes them, once they are proven equal to what \
+     the target was started with; `undo` ends there, and a later `reverse` is a full copy";
+
 /// Checks the prerequisites of a plan and of each of its VMs, one by one, and changes nothing.
 /// `state_dir` is where jobs are kept: an earlier one that has the disks must be over.
 pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
@@ -71,6 +75,14 @@ pub fn check_until(plan: &Plan, state_dir: &Path, cancel: &CancelToken) -> Vec<C
             check: "one file for each disk".to_owned(),
             holds: false,
             found: error.to_string(),
+        });
+    }
+    if plan.discard_baseline {
+        all.push(Checked {
+            vm: "all".to_owned(),
+            check: "source disks".to_owned(),
+            holds: true,
+            found: DELETED_AT_COMMIT.to_owned(),
         });
     }
     let mut rooms = Vec::new();

@@ -18,7 +18,7 @@ use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::history::now_ms;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Signal, Spec, State, signals,
+    CommitPolicy, Event as MachineEvent, GroupAsked, JobMode, JobPhase, Request, Side, Signal, Spec, State, signals,
 };
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
@@ -329,8 +329,12 @@ impl JobRunner {
             let told = match signal {
                 Signal::Complete => handle.ask(Request::Complete, GROUP),
                 Signal::Commit => handle.ask(Request::Commit, GROUP),
+                Signal::ShutDown => {
+                    handle.tell(MachineEvent::GroupShutsDown);
+                    Ok(())
+                }
                 Signal::Activate => {
-                    handle.activate();
+                    handle.tell(MachineEvent::GroupActivates);
                     Ok(())
                 }
             };

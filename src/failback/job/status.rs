@@ -30,14 +30,16 @@ pub struct JobStatus {
     pub begun_at_ms: u64,
     /// By whom.
     pub begun_by: String,
+    /// The commit deletes the source's disks.
+    pub deletes_source_disks: bool,
     /// The job that took its name and its disks later.
     pub superseded_by: Option<String>,
     /// The process that runs it; `None`: none does, and nothing moves.
     pub run_by: Option<RunBy>,
     /// The last request that was accepted.
     pub last_request: Option<AcceptedRequest>,
-    /// What was asked and waits for a process that runs the job: each with who asked it.
-    pub queued: Vec<(Request, String)>,
+    /// What was asked and waits for a process that runs the job.
+    pub queued: Vec<AcceptedRequest>,
     /// What may be asked of the job now, with options that ask for more.
     pub allowed: Vec<Request>,
     /// Its VMs.
@@ -178,6 +180,7 @@ impl JobDirectory {
         let job = name.to_string_lossy().into_owned();
         let plan = self.plan();
         Ok(JobStatus {
+            deletes_source_disks: plan.discard_baseline,
             superseded_by: (job != plan.name).then(|| plan.name.clone()),
             job,
             direction: plan.direction().name(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::meter::Meter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::executor::{Asked, Bell, Mailbox};
-use crate::failback::machine::{Request, State};
+use crate::failback::machine::{Event, Request, State};
 use crate::progress::CancelToken;
 
 /// The runner's end.
@@ -21,7 +21,7 @@ pub(super) struct VmHandle {
 pub(super) struct VmMailbox {
     messages: Receiver<Message>,
     state: Arc<Mutex<State>>,
-    activates: bool,
+    group: Option<Event>,
     leave: CancelToken,
     bell: Bell,
     /// Wakes the runner.
@@ -32,7 +32,7 @@ pub(super) struct VmMailbox {
 
 enum Message {
     Asked(Asked),
-    Activate,
+    Group(Event),
 }
 
 /// Both ends for a VM that stands at `state`; `leave` ends its executor once it is
@@ -49,7 +49,7 @@ pub(super) fn vm_mailbox(
     let mailbox = VmMailbox {
         messages: asked,
         state: state.clone(),
-        activates: false,
+        group: None,
         leave,
         bell: bell.clone(),
         noted,
@@ -88,10 +88,10 @@ impl VmHandle {
         told.recv().map_err(|e| ended(e.to_string()))?
     }
 
-    /// Tells that the VM's group is to be activated.
-    pub(super) fn activate(&self) {
+    /// Tells what the VM's group has come to.
+    pub(super) fn tell(&self, event: Event) {
         // An executor that has ended is seen to have ended.
-        let _ = self.messages.send(Message::Activate);
+        let _ = self.messages.send(Message::Group(event));
         self.wake();
     }
 
@@ -105,8 +105,8 @@ impl Mailbox for VmMailbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
         match self.messages.try_recv() {
             Ok(Message::Asked(asked)) => Ok(Some(asked)),
-            Ok(Message::Activate) => {
-                self.activates = true;
+            Ok(Message::Group(event)) => {
+                self.group = Some(event);
                 Ok(None)
             }
             Err(_) => Ok(None),
@@ -121,8 +121,8 @@ impl Mailbox for VmMailbox {
         self.leave.is_cancelled()
     }
 
-    fn activates(&mut self) -> bool {
-        std::mem::take(&mut self.activates)
+    fn group(&mut self) -> Option<Event> {
+        self.group.take()
     }
 
     fn note(&mut self, state: &State) {

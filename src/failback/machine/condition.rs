@@ -77,6 +77,7 @@ conditions! {
     TARGET_DECIDED "the target is decided active": |_, s| s.active == Side::Target;
     START_ASKED "start is asked": |_, s| s.asked.start;
     COMPLETE_ASKED "complete is asked": |_, s| s.asked.complete;
+    GROUP_SHUTS_DOWN "the group shuts down": |spec, s| !spec.grouped || s.asked.shut_down;
     GROUP_ACTIVATES "the group activates": |spec, s| !spec.grouped || s.asked.activate;
     COMMIT_ASKED "commit is asked": |_, s| s.asked.commit;
     REVERSE_ASKED "reverse replication is asked": |_, s| s.asked.reverse;

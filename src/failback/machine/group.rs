@@ -18,6 +18,8 @@ pub struct GroupAsked {
 pub enum Signal {
     /// [`Request::Complete`](super::Request::Complete)
     Complete,
+    /// [`Event::GroupShutsDown`](super::Event::GroupShutsDown)
+    ShutDown,
     /// [`Event::GroupActivates`](super::Event::GroupActivates)
     Activate,
     /// [`Request::Commit`](super::Request::Commit)
@@ -26,7 +28,8 @@ pub enum Signal {
 
 /// Which VM gets which signal now: group, VM, signal.
 ///
-/// - Once all are ready, the sources are shut down from the last group to the first, each group
+/// - Once all are ready, the prerequisites of all are looked at again.
+/// - Once they hold for all, the sources are shut down from the last group to the first, each group
 ///   when the one after it is off.
 /// - Once all are verified, the targets are started from the first group to the last, each group
 ///   when the one before it runs.
@@ -40,12 +43,14 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
             let all = || groups.iter().flatten();
             let signal = match job.phase {
                 JobPhase::ReadyToCutover
-                    if asked.complete
-                        && !job.asked.complete
-                        && all().all(is_ready)
-                        && after().all(is_off) =>
+                    if asked.complete && !job.asked.complete && all().all(is_ready) =>
                 {
                     Signal::Complete
+                }
+                JobPhase::Quiescing
+                    if !job.asked.shut_down && all().all(is_checked) && after().all(is_off) =>
+                {
+                    Signal::ShutDown
                 }
                 JobPhase::Verifying
                     if !job.asked.activate && all().all(is_verified) && before().all(runs) =>
@@ -67,6 +72,11 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
 
 fn is_ready(job: &State) -> bool {
     job.phase == JobPhase::ReadyToCutover || job.phase == JobPhase::Quiescing || is_off(job)
+}
+
+fn is_checked(job: &State) -> bool {
+    let waits = job.checked && job.pending.is_none() && job.problem.is_none();
+    job.phase == JobPhase::Quiescing && (waits || job.asked.shut_down) || is_off(job)
 }
 
 fn is_off(job: &State) -> bool {

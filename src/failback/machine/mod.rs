@@ -67,6 +67,8 @@ pub enum Event {
     PassDue,
     /// The time to commit has run out.
     CommitDue,
+    /// All of the job's group were looked at again, and its turn has come to be shut down.
+    GroupShutsDown,
     /// All of the job's group are ready to be activated, and its turn has come.
     GroupActivates,
     /// A request arrives.
@@ -191,6 +193,9 @@ impl Machine {
             },
             Event::GroupActivates if next.phase == JobPhase::Verifying => {
                 next.asked.activate = true
+            }
+            Event::GroupShutsDown if next.phase == JobPhase::Quiescing => {
+                next.asked.shut_down = true
             }
             Event::Asked { request, by } => self.accept(&mut next, *request, by)?,
             _ => {}

@@ -72,6 +72,18 @@ impl JobPhase {
         }
     }
 
+    /// Whether neither side runs meanwhile, and people wait.
+    pub(in crate::failback) fn is_downtime(self) -> bool {
+        matches!(
+            self,
+            JobPhase::Quiescing
+                | JobPhase::FinalSync
+                | JobPhase::Verifying
+                | JobPhase::Activating
+                | JobPhase::RollingBack
+        )
+    }
+
     /// Whether the job is over: it sends no command any more, whatever happens.
     pub fn is_final(self) -> bool {
         matches!(self, JobPhase::Cancelled(_) | JobPhase::RolledBack(_))

@@ -34,6 +34,9 @@ pub struct Spec {
     pub downtime_budget_ms: u64,
     /// The target holds the source as of this checkpoint: a replica, or an earlier job's pass.
     pub base: Option<Checkpoint>,
+    /// Speed limits hold also while neither side runs.
+    #[serde(default)]
+    pub limit_cutover: bool,
     /// The source's disks can only be read: nothing is replicated back onto them.
     #[serde(default)]
     pub one_way: bool,
@@ -58,6 +61,7 @@ impl Spec {
             max_passes: 8,
             downtime_budget_ms: 300_000,
             base: None,
+            limit_cutover: false,
             one_way: false,
             atomic_only: false,
         }
@@ -84,6 +88,8 @@ setters! {
     with_downtime_budget_ms, downtime_budget_ms: u64;
     /// Replaces [`Spec::base`].
     with_base, base: Option<Checkpoint>;
+    /// Replaces [`Spec::limit_cutover`].
+    with_limit_cutover, limit_cutover: bool;
     /// Replaces [`Spec::one_way`].
     with_one_way, one_way: bool;
     /// Replaces [`Spec::atomic_only`].
@@ -184,6 +190,8 @@ pub struct Asked {
     pub start: bool,
     /// To cut over.
     pub complete: bool,
+    /// To shut the source down: said by the group.
+    pub shut_down: bool,
     /// To activate: said by the group.
     pub activate: bool,
     /// To retire the source.
@@ -301,6 +309,7 @@ impl State {
                 // the job began must hold still.
                 self.vms.target = None;
                 self.checked = false;
+                self.asked.shut_down = false;
             }
             // The source's disk is now the passive one, and equal to the target's.
             JobPhase::Activating => {

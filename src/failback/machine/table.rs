@@ -63,6 +63,7 @@ static QUIESCING: &[Row] = &[
     unless(TARGET_BLOCKED, disk(Target, BLOCK)),
     // What does not hold any more is found while the source still runs.
     unless(PREREQUISITES_HOLD, disk(Target, CHECK)),
+    unless(GROUP_SHUTS_DOWN, WAIT),
     unless(SOURCE_OFF, vm(Source, SHUT_DOWN)),
     unless(SOURCE_FENCED, vm(Source, FENCE)),
     go(|_, _| JobPhase::FinalSync),

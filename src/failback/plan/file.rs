@@ -48,7 +48,8 @@ pub(super) struct JobFile {
     pub max_replica_age: Option<Length>,
     pub keep_undo: Option<Spanned<bool>>,
     #[serde(default)]
-    pub discard_baseline: bool,
+    pub limit_cutover: bool,
+    pub discard_baseline: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Deserialize)]

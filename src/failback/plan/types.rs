@@ -39,7 +39,9 @@ pub struct Plan {
     pub max_replica_age: Duration,
     /// An undo file is kept from the first pass on.
     pub keep_undo: bool,
-    /// The source's disks are given up at commit.
+    /// Speed limits hold also while neither side runs.
+    pub limit_cutover: bool,
+    /// The source's disks are deleted at the commit.
     pub discard_baseline: bool,
     /// The site that VMs come home to.
     pub primary: Site,
@@ -249,6 +251,7 @@ impl Plan {
             .with_create(vm.create)
             .with_keep_undo(self.keep_undo)
             .with_discard_baseline(self.discard_baseline)
+            .with_limit_cutover(self.limit_cutover)
             .with_one_way(!self.is_written_back(vm))
             .with_grouped(self.vms().count() > 1)
             .with_max_passes(self.max_passes)

@@ -53,6 +53,13 @@ fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         let why = "what is written in place has no way back; use `safety = \"atomic\"`";
         return Err(check.wrong("job.keep_undo", keep_undo_at, why));
     }
+    let discard_at = job.discard_baseline.as_ref();
+    let discard_at = discard_at.map_or(0, |discard| discard.span().start);
+    let discard_baseline = job.discard_baseline.is_some_and(Spanned::into_inner);
+    if discard_baseline && job.proof == Some(ProofPolicy::Skip) {
+        let why = "the source's disks are deleted only after the proof, which the plan skips";
+        return Err(check.wrong("job.discard_baseline", discard_at, why));
+    }
     let pass_interval = job.pass_interval.map(|it| it.0);
     let protection = job.protection_interval.map(|it| it.0);
     let protection = protection.or(pass_interval).unwrap_or(PROTECTION_INTERVAL);
@@ -74,7 +81,8 @@ fn plan(file: PlanFile, text: &str) -> Result<Plan> {
             None => protection.saturating_mul(3),
         },
         keep_undo,
-        discard_baseline: job.discard_baseline,
+        limit_cutover: job.limit_cutover,
+        discard_baseline,
         primary: check.site("primary", primary)?,
         recovery: check.site("recovery", recovery)?,
         hook: check.hook(hooks)?,

@@ -22,6 +22,8 @@ mod remote_target;
 mod requests;
 #[path = "failback_cli/status.rs"]
 mod status;
+#[path = "failback_cli/test_failover.rs"]
+mod test_failover;
 
 use std::fs;
 

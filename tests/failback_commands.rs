@@ -279,6 +279,7 @@ fn facts() -> Facts {
         host: "hv1".to_owned(),
         networks: vec!["lan".to_owned()],
         disks: vec![("db1-system".to_owned(), "/vm/db1.vhdx".to_owned())],
+        blocked_disks: Vec::new(),
     }
 }
 

@@ -116,7 +116,7 @@ fn a_machine_without_one_of_its_rules_is_caught() {
             late: 20,
             ..wild(undoable())
         },
-        "I1 I2 I3 I4 I8 G",
+        "I1 I2 I3 I4 I8 G T",
     );
     caught(
         "no acknowledgement barrier",
@@ -154,7 +154,7 @@ fn a_machine_without_one_of_its_rules_is_caught() {
             write_after_send: true,
             ..wild(undoable())
         },
-        "I1 I2 I3 I4 I5 I8 G",
+        "I1 I2 I3 I4 I5 I8 G T",
     );
 }
 
@@ -183,6 +183,7 @@ fn a_table_without_one_of_its_rows_is_caught() {
         ("prepared", "the target VM is fenced", "G"),
         ("prepared", "the target VM is off", "G"),
         ("prepared", "the target disk is boot-blocked", "G"),
+        ("testing", "the test is ended", "T"),
         ("quiescing", "the source VM is fenced", "G"),
         ("quiescing", "the source VM is off", "G"),
         ("final-sync", "the copy is complete", "I3 I4"),

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A VM that is a directory: `running`, `fenced` and `gone` say what it is, `track.TOKEN` what its
-# guest wrote since, disk.* is its disk. $REMOTE stands before the addresses of its disks, and `address`
-# in their place.
+# guest wrote since, disk.* is its disk, test-disk that of a test. $REMOTE stands before the
+# addresses of its disks, and `address` in their place.
 set -e
 cd "$1"
 verb=$2
@@ -62,6 +62,13 @@ arm-tracking)
     : > "track.$DISKDELTA_TOKEN"
     : > recording
     ;;
+start-test)
+    copy=$(printf '%s' "$request" | sed -n 's/.*"blocked_disks":\[\["[^"]*","\([^"]*\)".*/\1/p')
+    cp "$copy" test-disk
+    sha256sum < test-disk > tested
+    [ ! -e mistaken ] || : > running
+    ;;
+stop-test) rm -f test-disk ;;
 snapshot) cp "$disk" "snapshot-$disk" ;;
 release) rm -f "snapshot-$disk" ;;
 changes-since)

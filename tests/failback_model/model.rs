@@ -82,6 +82,8 @@ pub struct Site {
     /// What was written since each checkpoint.
     checkpoints: Vec<(Token, u8)>,
     snapshot: Option<u8>,
+    /// A copy of its disk runs in isolation, on top of the disk.
+    pub tested: bool,
     /// One bit for each block: its contents.
     pub data: u8,
     /// What the copies were meant to leave there.
@@ -214,6 +216,7 @@ impl Model {
             recording: false,
             checkpoints: Vec::new(),
             snapshot: None,
+            tested: false,
             // The target lacks what was written at the source since the failover.
             data: u8::from(running),
             tracked: 0,
@@ -393,6 +396,9 @@ impl Model {
         let Sides { source, target } = &self.sites;
         let target_held = target.vm.fenced && !target.vm.running && target.blocked;
         let source_held = source.vm.fenced && !source.vm.running;
+        if target.tested && begins.phase != JobPhase::Testing {
+            return Some("T: a test is left behind");
+        }
         match begins.phase {
             JobPhase::InitialSync if !target_held => Some("G: a sync begins onto a loose target"),
             JobPhase::FinalSync if !source_held => {
@@ -474,6 +480,8 @@ impl Model {
             }
             Action::Snapshot => site.snapshot = Some(site.data),
             Action::Release => site.snapshot = None,
+            Action::StartTest => site.tested = true,
+            Action::StopTest => site.tested = false,
             _ => {}
         }
         let seen = self.sites.of(side).vm;
@@ -627,6 +635,7 @@ impl Model {
             site.checkpoints.clear();
         }
         site.snapshot = None;
+        site.tested = false;
         // A copy reads one side and writes the other: it ends.
         for copying in SIDES {
             let disk = self.sites.of_mut(copying);
@@ -696,6 +705,9 @@ impl Model {
             return Some("I3: the running target lacks an acknowledged write");
         }
         for site in [source, target] {
+            if site.tested && (!site.consistent || site.copy.is_some()) {
+                return Some("T: a test runs from a disk that is written");
+            }
             if !site.consistent && !site.blocked {
                 return Some("I4: an inconsistent disk is bootable");
             }
@@ -786,8 +798,10 @@ impl Site {
     }
 }
 
-const REQUESTS: [Request; 11] = [
+const REQUESTS: [Request; 13] = [
     Request::Start,
+    Request::Test { end: false },
+    Request::Test { end: true },
     Request::Complete,
     Request::Abort,
     Request::Cancel { restore: false },

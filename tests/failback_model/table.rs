@@ -65,11 +65,12 @@ fn map_amount(amount: Amount, map: &mut impl FnMut(Token) -> Token) -> Amount {
     }
 }
 
-const PHASES: [JobPhase; 18] = [
+const PHASES: [JobPhase; 19] = [
     JobPhase::Planned,
     JobPhase::Prepared,
     JobPhase::InitialSync,
     JobPhase::ReadyToCutover,
+    JobPhase::Testing,
     JobPhase::Quiescing,
     JobPhase::FinalSync,
     JobPhase::Verifying,

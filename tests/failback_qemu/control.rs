@@ -449,6 +449,7 @@ fn facts(directory: &std::path::Path) -> Facts {
         host: "here".to_owned(),
         networks: Vec::new(),
         disks: vec![disk("one", 0), disk("two", 1)],
+        blocked_disks: Vec::new(),
     }
 }
 

@@ -99,6 +99,15 @@ pub(super) enum Verb {
         #[arg(long)]
         watch: bool,
     },
+    /// Test the failover: boot a copy of the target's disks in isolation; the source runs on
+    Test {
+        job: String,
+        /// End the test, and remove what it has made
+        #[arg(long)]
+        end: bool,
+        #[command(flatten)]
+        how: How,
+    },
     /// Cut over: shut the source down, copy the rest, start the target
     Complete {
         job: String,

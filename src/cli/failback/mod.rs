@@ -37,6 +37,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         Verb::Status { job, active, watch } => {
             args.status(job.as_deref(), *active, *watch, context)
         }
+        Verb::Test { job, end, how } => ask(job, Request::Test { end: *end }, how),
         Verb::Complete { job, how } => ask(job, Request::Complete, how),
         Verb::Abort { job, how } => ask(job, Request::Abort, how),
         Verb::Cancel { job, restore, how } => ask(job, Request::Cancel { restore: *restore }, how),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::failback::job::{JobDirectory, JobStatus};
+use crate::failback::job::{JobDirectory, JobStatus, VmStatus};
 use crate::failback::machine::{JobPhase, Request};
 use crate::{CancelToken, Error, ErrorKind, Result};
 
@@ -49,7 +49,7 @@ pub(super) fn fate(job: &JobStatus, request: Request, since_ms: u64) -> Fate {
     if job
         .vms
         .iter()
-        .all(|vm| leads_to(request, vm.phase) && vm.problem.is_none())
+        .all(|vm| leads_to(request, vm) && vm.problem.is_none())
     {
         return Fate::Reached;
     }
@@ -81,10 +81,13 @@ pub(super) fn fate(job: &JobStatus, request: Request, since_ms: u64) -> Fate {
 }
 
 /// Whether a phase is the one that a request leads to, or beyond.
-fn leads_to(request: Request, phase: JobPhase) -> bool {
+fn leads_to(request: Request, vm: &VmStatus) -> bool {
     use JobPhase::*;
+    let phase = vm.phase;
     match request {
         Request::Start => !matches!(phase, Planned | Prepared | InitialSync) && !phase.is_final(),
+        Request::Test { end: false } => phase == Testing && vm.doing.is_none(),
+        Request::Test { end: true } => matches!(phase, InitialSync | ReadyToCutover),
         Request::Complete => matches!(
             phase,
             CommitPending | Committing | Committed | ReverseReplicating | Protected
@@ -128,7 +131,7 @@ pub(super) fn until_allowed(
     Ok(())
 }
 
-fn is_unseen(vm: &crate::failback::job::VmStatus) -> bool {
+fn is_unseen(vm: &VmStatus) -> bool {
     vm.history.phase_at_ms == 0 || vm.phase == JobPhase::Prepared
 }
 

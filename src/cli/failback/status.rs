@@ -129,7 +129,8 @@ pub(super) fn next_step(job: &JobStatus) -> Option<String> {
         }
         return Some(format!("log on to the target; then {commit}, or {undo}"));
     }
-    let mut on = [Request::Complete, Request::Reverse].into_iter();
+    let end = Request::Test { end: true };
+    let mut on = [end, Request::Complete, Request::Reverse].into_iter();
     on.find(may).map(command)
 }
 

@@ -36,6 +36,7 @@ pub(super) fn state_line(state: &State) -> String {
 pub(super) fn asks(request: Request) -> String {
     let mut text = request.name().to_owned();
     let (accept_loss, restore) = match request {
+        Request::Test { end: true } => return "test --end".to_owned(),
         Request::Undo {
             accept_loss,
             restore,
@@ -56,6 +57,7 @@ pub(super) fn phase(phase: JobPhase) -> &'static str {
         JobPhase::Prepared => "nothing is copied yet; the prerequisites hold",
         JobPhase::InitialSync => "the source runs, and is being copied",
         JobPhase::ReadyToCutover => "the source runs, the target is close to it",
+        JobPhase::Testing => "the source runs, and a copy of the target's disks in isolation",
         JobPhase::Quiescing => "the source is being shut down",
         JobPhase::FinalSync => "nothing runs; the rest is being copied",
         JobPhase::Verifying => "nothing runs; what was copied is read back",

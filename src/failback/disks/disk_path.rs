@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
+use crate::location::Location;
 use crate::storage::{Directory, FileRef, HostDirectory, HostFile, resolve_to_write};
 
 /// The names that a job gives a disk's file.
@@ -40,6 +41,27 @@ pub(super) enum FoundName {
     Missing,
 }
 
+/// The address of a disk while its VM must not boot from it.
+pub(in crate::failback) fn blocked_address(at: &Location, format: Format, job: &str) -> String {
+    let path = at.path().map(|path| DiskPath::new(path, format, job));
+    let path = match path {
+        Some(Ok(disk_path)) => disk_path.blocked,
+        _ => named(Path::new(&at.to_string()), job, PARTIAL),
+    };
+    path.display().to_string()
+}
+
+/// The name that a job gives a disk's file.
+fn named(own: &Path, job: &str, kind: &str) -> PathBuf {
+    let mut name = own.file_name().unwrap_or_default().to_owned();
+    name.push(format!("{MIDDLE}{job}.{kind}"));
+    if let Some(extension) = own.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    own.with_file_name(name)
+}
+
 impl DiskPath {
     /// The names of the disk at `path`, for a job of this name.
     ///
@@ -57,23 +79,14 @@ impl DiskPath {
         };
         let mut prefix = name.to_owned();
         prefix.push(MIDDLE);
-        let named = |kind: &str| {
-            let mut name = prefix.clone();
-            name.push(format!("{job}.{kind}"));
-            if let Some(extension) = own.extension() {
-                name.push(".");
-                name.push(extension);
-            }
-            own.with_file_name(name)
-        };
         let blocked = match is_device {
             true => own.clone(),
-            false => named(PARTIAL),
+            false => named(&own, job, PARTIAL),
         };
         Ok(DiskPath {
             blocked,
             is_device,
-            before: named("before"),
+            before: named(&own, job, "before"),
             own,
             format,
             prefix,

@@ -144,6 +144,18 @@ impl HostDisks {
             || (self.safety != Safety::InPlace && disks.any(is_remote_device))
     }
 
+    /// Whether a side's disks are plain files while they are blocked, which a test can boot from.
+    pub fn can_be_tested(&self, side: Side) -> bool {
+        let is_file = |disk: &PlannedDisk| match disk.at.of(side) {
+            (Location::Path(path), format) => {
+                DiskPath::new(path, *format, &self.job).is_ok_and(|disk_path| !disk_path.is_device)
+            }
+            (Location::Remote(remote), _) => !remote.path().starts_with("/dev"),
+            _ => false,
+        };
+        self.encryption.of(side).is_none() && self.disks.iter().all(is_file)
+    }
+
     pub(super) fn admit(&self, side: Side, token: Token) -> Result<()> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.of_mut(side).admit(token).map(drop)

@@ -30,6 +30,7 @@ mod throughput_probe;
 mod work;
 
 pub use agent::DiskAgent;
+pub(in crate::failback) use disk_path::blocked_address;
 pub use estimate::{Estimate, Recommendation};
 pub use findings::Prerequisite;
 pub(in crate::failback) use findings::crowded;

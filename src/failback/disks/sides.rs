@@ -72,6 +72,11 @@ impl VmDisks {
         self.here.has_unwritable_device(side)
     }
 
+    /// Whether a side's disks are plain files while they are blocked, which a test can boot from.
+    pub fn can_be_tested(&self, side: Side) -> bool {
+        self.here.can_be_tested(side)
+    }
+
     /// Removes the ways back to what the target's disks held before: there is no way back any more.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::failback::machine::{Side, Sides};
-use crate::failback::plan::{Controller, Plan, SiteName, Vm};
+use crate::failback::disks::blocked_address;
+use crate::failback::plan::{Controller, Disk, Plan, SiteName, Vm};
 #[cfg(feature = "qemu")]
 use crate::failback::vm::QemuController;
 use crate::failback::vm::{CommandController, Facts, NoController, VmController};
@@ -32,6 +33,7 @@ pub(super) fn controllers(
 
 fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {
     let site = plan.site(name);
+    let blocked = |disk: &Disk| blocked_address(disk.at(name), disk.format_at(name), &plan.name);
     let facts = Facts {
         job: plan.name.clone(),
         vm: vm.name.clone(),
@@ -43,6 +45,11 @@ fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<d
             .disks
             .iter()
             .map(|disk| (disk.identity.clone(), disk.at(name).to_string()))
+            .collect(),
+        blocked_disks: vm
+            .disks
+            .iter()
+            .map(|disk| (disk.identity.clone(), blocked(disk)))
             .collect(),
     };
     match site.controller.clone() {

@@ -483,6 +483,7 @@ impl Drop for Rings {
 pub(super) fn spec(plan: &Plan, vm: &Vm, mode: JobMode, disks: &VmDisks) -> Spec {
     plan.spec(vm, mode)
         .with_atomic_only(disks.has_unwritable_device(Side::Source))
+        .with_untestable(!disks.can_be_tested(Side::Target))
 }
 
 /// In whose name a VM of a group is asked for what the job as a whole was asked for.

@@ -266,8 +266,10 @@ fn allowed(machines: &[(String, Machine)], asked: GroupAsked) -> Vec<Request> {
     ASKABLE.into_iter().filter(may).collect()
 }
 
-const ASKABLE: [Request; 10] = [
+const ASKABLE: [Request; 12] = [
     Request::Start,
+    Request::Test { end: false },
+    Request::Test { end: true },
     Request::Complete,
     Request::Abort,
     Request::Cancel { restore: false },

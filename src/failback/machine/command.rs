@@ -158,6 +158,8 @@ impl fmt::Display for Action {
             Action::ArmTracking { .. } => "track writes",
             Action::Snapshot => "take a snapshot",
             Action::Release => "let the snapshot go",
+            Action::StartTest => "start a test in isolation",
+            Action::StopTest => "end the test",
             Action::Check => "check the prerequisites",
             Action::Block => "make unbootable",
             Action::Unblock => "make bootable",
@@ -217,6 +219,11 @@ pub enum Action {
     Snapshot,
     /// VM: let the snapshot go.
     Release,
+    /// VM: boot a copy of its blocked disks, apart from all networks of the plan. The VM itself
+    /// stays off and fenced, and its disks as they are.
+    StartTest,
+    /// VM: end what [`StartTest`](Action::StartTest) has begun, and remove all that it has made.
+    StopTest,
     /// Disk: do identity, size, space and key fit? Changes nothing.
     Check,
     /// Disk: end what is under way, make the disk if it is missing, mark it inconsistent and make

@@ -76,6 +76,9 @@ conditions! {
     SOURCE_DECIDED "the source is decided active": |_, s| s.active == Side::Source;
     TARGET_DECIDED "the target is decided active": |_, s| s.active == Side::Target;
     START_ASKED "start is asked": |_, s| s.asked.start;
+    TEST_RUNS "the test runs, if it is asked": |_, s| !s.asked.test || s.test_runs == Some(true);
+    TEST_END_ASKED "the end of the test is asked": |_, s| !s.asked.test;
+    TEST_GONE "the test is ended": |_, s| s.test_runs == Some(false);
     COMPLETE_ASKED "complete is asked": |_, s| s.asked.complete;
     GROUP_SHUTS_DOWN "the group shuts down": |spec, s| !spec.grouped || s.asked.shut_down;
     GROUP_ACTIVATES "the group activates": |spec, s| !spec.grouped || s.asked.activate;

@@ -299,10 +299,15 @@ impl Machine {
             Action::Start => seen.running,
             Action::ShutDown => !seen.running,
             Action::Retire { .. } => !seen.exists,
+            Action::StartTest => !seen.running,
             _ => true,
         };
         if !done {
-            state.problem = Some(Problem::NoEffect);
+            state.problem = Some(match action {
+                // What runs is no test, but the VM itself.
+                Action::StartTest => Problem::TargetRuns,
+                _ => Problem::NoEffect,
+            });
             return;
         }
         match action {
@@ -312,6 +317,8 @@ impl Machine {
             }
             Action::Snapshot => state.pass.snapshot = true,
             Action::Release => state.pass.snapshot = false,
+            Action::StartTest => state.test_runs = Some(true),
+            Action::StopTest => state.test_runs = Some(false),
             Action::Retire {
                 discard_disks: true,
             } => state.next_copy = Amount::Everything,

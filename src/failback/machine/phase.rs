@@ -17,6 +17,8 @@ pub enum JobPhase {
     InitialSync,
     /// The source runs, the target is close to it; waits for "complete".
     ReadyToCutover,
+    /// A copy of the target's disks is booted in isolation; the source runs on.
+    Testing,
     /// Shuts the source down and fences it.
     Quiescing,
     /// Copies what is left of the source, which is off and fenced.
@@ -55,6 +57,7 @@ impl JobPhase {
             JobPhase::Prepared => "prepared",
             JobPhase::InitialSync => "initial-sync",
             JobPhase::ReadyToCutover => "ready-to-cutover",
+            JobPhase::Testing => "testing",
             JobPhase::Quiescing => "quiescing",
             JobPhase::FinalSync => "final-sync",
             JobPhase::Verifying => "verifying",

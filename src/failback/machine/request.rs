@@ -15,6 +15,11 @@ use crate::error::{Error, ErrorKind};
 pub enum Request {
     /// Begin; before, nothing is touched.
     Start,
+    /// Boot a copy of the target's disks in isolation, while the source runs on.
+    Test {
+        /// End the test that runs.
+        end: bool,
+    },
     /// Cut over. Asked for during a pass, it is done after the pass.
     Complete,
     /// Before the decision: start the source again, keep the job and what was copied.
@@ -44,6 +49,7 @@ impl Request {
     pub fn name(self) -> &'static str {
         match self {
             Request::Start => "start",
+            Request::Test { .. } => "test",
             Request::Complete => "complete",
             Request::Abort => "abort",
             Request::Cancel { .. } => "cancel",
@@ -83,6 +89,10 @@ pub enum Refusal {
     LossNotAccepted,
     /// The target was written to and no undo file is kept.
     NoUndoKept,
+    /// The target's disks are not the source's as of one moment.
+    NothingToTest,
+    /// Nothing can be booted from the target's disks while they are blocked.
+    NotTestable,
     /// Nothing failed that could be tried again.
     NothingToRetry,
     /// The source's disks can only be read.
@@ -109,6 +119,14 @@ impl fmt::Display for RefusedRequest {
             Refusal::NoUndoKept => write!(
                 f,
                 "{request} cannot restore the target's disk: no undo file is kept"
+            ),
+            Refusal::NothingToTest => write!(
+                f,
+                "{request} needs a complete pass that was made while the source ran"
+            ),
+            Refusal::NotTestable => write!(
+                f,
+                "{request} boots copies of files; the target's disks are devices or encrypted"
             ),
             Refusal::NothingToRetry => write!(f, "{request} is for a job that stands still"),
             Refusal::OneWay => write!(
@@ -152,6 +170,20 @@ pub(super) fn accept(
             state.asked.complete = spec.mode == JobMode::Full && !spec.grouped;
             // What was seen when the job was planned may be days old.
             state.vms.target = None;
+        }
+        Request::Test { end: false } => {
+            only(phase == ReadyToCutover, Refusal::JobPhase)?;
+            only(!spec.untestable, Refusal::NotTestable)?;
+            only(state.pass.copied, Refusal::NothingToTest)?;
+            state.asked.test = true;
+            state.enter(Testing);
+        }
+        Request::Test { end: true } => {
+            only(phase == Testing, Refusal::JobPhase)?;
+            only(state.asked.test, Refusal::AskedAlready)?;
+            state.asked.test = false;
+            // Whatever starts it is not waited for.
+            (state.pending, state.problem) = (None, None);
         }
         Request::Complete => {
             only(

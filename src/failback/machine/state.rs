@@ -34,6 +34,9 @@ pub struct Spec {
     pub downtime_budget_ms: u64,
     /// The target holds the source as of this checkpoint: a replica, or an earlier job's pass.
     pub base: Option<Checkpoint>,
+    /// Nothing can be booted from the target's disks while they are blocked.
+    #[serde(default)]
+    pub untestable: bool,
     /// Speed limits hold also while neither side runs.
     #[serde(default)]
     pub limit_cutover: bool,
@@ -61,6 +64,7 @@ impl Spec {
             max_passes: 8,
             downtime_budget_ms: 300_000,
             base: None,
+            untestable: false,
             limit_cutover: false,
             one_way: false,
             atomic_only: false,
@@ -88,6 +92,8 @@ setters! {
     with_downtime_budget_ms, downtime_budget_ms: u64;
     /// Replaces [`Spec::base`].
     with_base, base: Option<Checkpoint>;
+    /// Replaces [`Spec::untestable`].
+    with_untestable, untestable: bool;
     /// Replaces [`Spec::limit_cutover`].
     with_limit_cutover, limit_cutover: bool;
     /// Replaces [`Spec::one_way`].
@@ -153,6 +159,9 @@ pub struct State {
     pub vms: Sides<Option<VmSeen>>,
     /// What is known of the disks' boot blocks, in the same way.
     pub blocked: Sides<Option<bool>>,
+    /// Whether a test VM runs at the target; unknown before its start or end was answered.
+    #[serde(default)]
+    pub test_runs: Option<bool>,
     /// What was asked for and not done yet.
     pub asked: Asked,
     /// What the pass under way has reached.
@@ -190,6 +199,8 @@ pub struct Asked {
     pub start: bool,
     /// To cut over.
     pub complete: bool,
+    /// To boot a copy of the target's disks, until the test is ended.
+    pub test: bool,
     /// To shut the source down: said by the group.
     pub shut_down: bool,
     /// To activate: said by the group.
@@ -227,6 +238,7 @@ impl State {
             problem: None,
             vms: Sides::default(),
             blocked: Sides::default(),
+            test_runs: None,
             asked: Asked::default(),
             pass: Pass::default(),
             next_copy: match (spec.base, spec.mode) {
@@ -303,6 +315,7 @@ impl State {
             JobPhase::InitialSync | JobPhase::ReverseReplicating | JobPhase::FinalSync => {
                 self.pass = Pass::default();
             }
+            JobPhase::Testing => self.test_runs = None,
             JobPhase::Quiescing => {
                 self.pass = Pass::default();
                 // The target must answer now, before the source is shut down, and what held when

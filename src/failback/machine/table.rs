@@ -55,6 +55,15 @@ static INITIAL_SYNC: &[Row] = &[
 /// The source runs and the target waits.
 static READY_TO_CUTOVER: &[Row] = &[unless(COMPLETE_ASKED, WAIT), go(|_, _| JobPhase::Quiescing)];
 
+/// A copy of the target's disks runs in isolation; no pass writes to them meanwhile.
+static TESTING: &[Row] = &[
+    unless(TARGET_FENCED, vm(Target, FENCE)),
+    unless(TEST_RUNS, vm(Target, START_TEST)),
+    unless(TEST_END_ASKED, WAIT),
+    unless(TEST_GONE, vm(Target, STOP_TEST)),
+    go(|_, _| JobPhase::ReadyToCutover),
+];
+
 /// The target must answer before the source is shut down; the source is fenced when it is off.
 static QUIESCING: &[Row] = &[
     unless(TARGET_ANSWERS, vm(Target, INSPECT)),
@@ -181,6 +190,7 @@ pub(super) fn rows(phase: JobPhase) -> &'static [Row] {
         JobPhase::Prepared => PREPARED,
         JobPhase::InitialSync => INITIAL_SYNC,
         JobPhase::ReadyToCutover => READY_TO_CUTOVER,
+        JobPhase::Testing => TESTING,
         JobPhase::Quiescing => QUIESCING,
         JobPhase::FinalSync => FINAL_SYNC,
         JobPhase::Verifying => VERIFYING,
@@ -234,6 +244,8 @@ const RETIRE: Ask = |spec, _| Action::Retire {
 const ARM_TRACKING: Ask = |_, state| Action::ArmTracking { keep: state.base() };
 const SNAPSHOT: Ask = |_, _| Action::Snapshot;
 const RELEASE: Ask = |_, _| Action::Release;
+const START_TEST: Ask = |_, _| Action::StartTest;
+const STOP_TEST: Ask = |_, _| Action::StopTest;
 const CHECK: Ask = |_, _| Action::Check;
 const BLOCK: Ask = |_, _| Action::Block;
 const UNBLOCK: Ask = |_, _| Action::Unblock;

@@ -23,6 +23,8 @@ pub struct Facts {
     pub networks: Vec<String>,
     /// The disks' identities and addresses at this site.
     pub disks: Vec<(String, String)>,
+    /// The same disks where they are while their VM must not boot from them.
+    pub blocked_disks: Vec<(String, String)>,
 }
 
 impl Facts {

@@ -98,6 +98,8 @@ pub fn verb(action: Action) -> Option<&'static str> {
         Action::ArmTracking { .. } => "arm-tracking",
         Action::Snapshot => "snapshot",
         Action::Release => "release",
+        Action::StartTest => "start-test",
+        Action::StopTest => "stop-test",
         _ => return None,
     })
 }
@@ -106,7 +108,7 @@ pub fn verb(action: Action) -> Option<&'static str> {
 pub const CHANGES_SINCE: &str = "changes-since";
 
 /// All verbs.
-pub const VERBS: [&str; 11] = [
+pub const VERBS: [&str; 13] = [
     "inspect",
     "create",
     "fence",
@@ -117,6 +119,8 @@ pub const VERBS: [&str; 11] = [
     "arm-tracking",
     "snapshot",
     "release",
+    "start-test",
+    "stop-test",
     CHANGES_SINCE,
 ];
 

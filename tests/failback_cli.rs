@@ -20,6 +20,8 @@ mod remote;
 mod remote_target;
 #[path = "failback_cli/requests.rs"]
 mod requests;
+#[path = "failback_cli/schema.rs"]
+mod schema;
 #[path = "failback_cli/status.rs"]
 mod status;
 #[path = "failback_cli/test_failover.rs"]

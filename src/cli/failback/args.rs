@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::controller::ControllerVerb;
 use super::requests::{self, How};
 use crate::Error;
 use crate::cli::args;
@@ -163,6 +164,11 @@ pub(super) enum Verb {
     Log { job: String },
     /// Show what a job needs to continue, condition by condition
     Explain { job: String },
+    /// Try a program that controls VMs
+    Controller {
+        #[command(subcommand)]
+        verb: ControllerVerb,
+    },
 }
 
 impl Args {

@@ -1,6 +1,7 @@
 //! `diskdelta failback`
 
 mod args;
+mod controller;
 mod log;
 mod moments;
 mod plan;
@@ -20,6 +21,7 @@ use crate::failback::job::{JobDirectory, JobStatus, LogLine};
 use crate::failback::machine::Request;
 pub(super) use args::Args;
 use args::Verb;
+use controller::ControllerVerb;
 use plan::{check, show};
 use requests::How;
 use text::{Condition, Explained};
@@ -68,6 +70,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
             context.print(&log, || log::log(&lines, operation))?;
             Ok(Exit::Done)
         }
+        Verb::Controller {
+            verb: ControllerVerb::Test(test),
+        } => controller::test(test, context),
         Verb::Explain { job } => args.explain(job, context),
     }
 }

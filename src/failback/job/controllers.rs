@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::failback::machine::{Side, Sides};
 use crate::failback::disks::blocked_address;
+use crate::failback::machine::{Side, Sides};
 use crate::failback::plan::{Controller, Disk, Plan, SiteName, Vm};
 #[cfg(feature = "qemu")]
 use crate::failback::vm::QemuController;

@@ -23,6 +23,7 @@ mod preview;
 mod requests;
 mod run;
 mod status;
+mod trial;
 mod vm_mailbox;
 
 pub use controllers::OwnControllers;
@@ -31,3 +32,4 @@ pub use meter::Moving;
 pub use preview::{Checked, DELETED_AT_COMMIT, Preview, check, check_until, estimate, modes};
 pub use run::{Event, JobRunner};
 pub use status::{JobStatus, LogLine, RunBy, VmStatus};
+pub use trial::ProgramTrial;

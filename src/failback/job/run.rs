@@ -18,7 +18,8 @@ use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::history::now_ms;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, Event as MachineEvent, GroupAsked, JobMode, JobPhase, Request, Side, Signal, Spec, State, signals,
+    CommitPolicy, Event as MachineEvent, GroupAsked, JobMode, JobPhase, Request, Side, Signal,
+    Spec, State, signals,
 };
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};

@@ -14,7 +14,10 @@ impl Plan {
     pub fn choose(&self, vms: &[String], job: Option<&str>) -> Result<Self> {
         if let Some(unknown) = vms.iter().find(|vm| self.vms().all(|it| it.name != **vm)) {
             let known: Vec<_> = self.vms().map(|vm| &vm.name[..]).collect();
-            let text = format!("the plan has no VM `{unknown}`; it has {}", known.join(", "));
+            let text = format!(
+                "the plan has no VM `{unknown}`; it has {}",
+                known.join(", ")
+            );
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         if vms.is_empty() && job.is_none() {

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 pub use commands::CommandController;
 pub use contract::try_controller;
+pub(super) use contract::try_program;
 pub use facts::Facts;
 pub(super) use no_controller::NoController;
 #[cfg(feature = "qemu")]

@@ -14,6 +14,8 @@ mod fake_vm;
 mod fixture;
 #[path = "failback_cli/forecast.rs"]
 mod forecast;
+#[path = "failback_cli/libvirt.rs"]
+mod libvirt;
 #[path = "failback_cli/remote.rs"]
 mod remote;
 #[path = "failback_cli/remote_target.rs"]
@@ -203,6 +205,8 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
             let mut command = std::process::Command::new("strace");
             command
                 .args([
+                    // The command is this process's child, so that it ends where it is killed.
+                    "-D",
                     "-f",
                     "-yy",
                     "-qq",
@@ -227,6 +231,8 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
         println!("{read_bytes} of {DISK_BYTES} bytes of the old target were read");
         assert!(read_bytes <= 128 << 10, "{read_bytes}");
     }
+    drop(runner);
+    assert!(fake_vms.status()["run_by"].is_null(), "no process is left");
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn a_machine_without_one_of_its_rules_is_caught() {
             write_after_send: true,
             ..wild(undoable())
         },
-        "I1 I2 I3 I4 I5 I8 G T",
+        "I1 I2 I3 I4 I5 I8 G L1 T",
     );
 }
 

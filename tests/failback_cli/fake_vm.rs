@@ -295,6 +295,10 @@ impl FakeVms {
             "[job]\nname = \"shop\"\nactive = \"{active}\"\ndowntime_budget = \"1h\"\n{}\n",
             self.job
         );
+        // Cutovers that a test is to meet half way are slowed as passes are.
+        if !self.job.contains("limit_cutover") {
+            text = text.replacen("[job]\n", "[job]\nlimit_cutover = true\n", 1);
+        }
         for site in ["primary", "recovery"] {
             let wrapper = self.directory.path().join(format!("{site}.sh"));
             let root = self.directory.path().join(site);

@@ -406,7 +406,10 @@ fn a_cutover_is_not_slowed_by_a_limit_unless_the_plan_asks_for_it() {
         let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
         status["vms"][0]["downtime_ms"].as_u64().unwrap()
     };
-    let (free, limited) = (downtime_ms(""), downtime_ms("limit_cutover = true"));
+    let (free, limited) = (
+        downtime_ms("limit_cutover = false"),
+        downtime_ms("limit_cutover = true"),
+    );
     assert!(
         limited > 8_000 && free < limited - 4_000,
         "{free} {limited}"

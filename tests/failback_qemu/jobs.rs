@@ -53,6 +53,30 @@ fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() 
 }
 
 #[test]
+fn a_copy_of_the_guest_is_tested_while_it_runs_on_and_then_it_comes_home() {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
+        return;
+    };
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    fixture.ok(&["test", "home", "--wait"]);
+    // It boots from the copy, and writes to none of the disks.
+    let found = fixture.wait_for_boot("primary", 1);
+    assert!(found >= 3, "{found}");
+    fixture.wait_for_files("primary", 2);
+    fixture.wait_for_files("recovery", 2);
+    assert!(fixture.runs("recovery") && !fixture.runs("primary"));
+    assert!(!fixture.may_boot("primary") && !fixture.disk("primary").exists());
+    fixture.ok(&["test", "home", "--end", "--wait"]);
+    home(&fixture, &mut runner, "recovery", "primary");
+    fixture.ok(&["commit", "home"]);
+    runner.end();
+    finish(&fixture, "primary");
+}
+
+#[test]
 fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
     if !has_loop_devices() {
         return;

@@ -310,7 +310,8 @@ impl VmFixture {
             .replace("DIRECTORY", directory)
             .replace(
                 "active = \"recovery\"",
-                &format!("active = \"{active}\"\n{}", self.job),
+                // A cutover that is to be met half way is slowed as passes are.
+                &format!("active = \"{active}\"\nlimit_cutover = true\n{}", self.job),
             )
             .replace("mode = \"delta\"", &format!("mode = \"{}\"", self.mode));
         let path = self.directory.path().join("plan.toml");

@@ -39,10 +39,10 @@ impl Forecast {
         let last =
             |first_pass: f64| rate.map(|rate| shortest(first_pass, rate * byte(whole), budget));
         let delta = read * 2.0 + changed as f64 * byte(line + write);
-        let forecast = |mode, moved_bytes, downtime_seconds| Forecast {
+        let forecast = |mode, moved_bytes, copied_seconds: Option<f64>| Forecast {
             mode,
             moved_bytes,
-            downtime_seconds,
+            downtime_seconds: copied_seconds.map(|seconds| seconds + STEPS_SECONDS),
         };
         let mut all = vec![
             forecast(JobMode::Full, data, Some(whole)),
@@ -54,6 +54,9 @@ impl Forecast {
         all
     }
 }
+
+/// What the steps around the last copy take: controllers, the sync of an empty pass, renames.
+const STEPS_SECONDS: f64 = 0.4;
 
 /// How long the last copy takes, where the first one took `pass` seconds, and each second the VM
 /// writes what takes `seconds_a_second` to copy.

@@ -157,7 +157,7 @@ fn refuse_leaving(job: &JobDirectory, plan: &Plan) -> Result<()> {
             let (job, vm) = (&job.plan.name, &vm.name);
             let text = format!("the job `{job}` is still the one of {vm}, which is {phase}");
             let error = Error::new(ErrorKind::AlreadyExists, text);
-            return Err(error.advise("give the new job another name: `--job NAME`"));
+            return Err(error.advise("give the new job another name"));
         }
     }
     Ok(())

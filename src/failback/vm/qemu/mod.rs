@@ -312,6 +312,8 @@ impl VmController for QemuController {
             Action::ArmTracking { keep } => self.arm_tracking(call, keep)?,
             Action::Snapshot => self.snapshot(call)?,
             Action::Release => self.release(call)?,
+            Action::StartTest => self.start_test(call)?,
+            Action::StopTest => self.stop_test(call)?,
             other => return Err(misdirected(other)),
         }
         self.seen(call)

@@ -1,6 +1,7 @@
 //! Starts QEMU, shuts its guest down, ends it; and what becomes of bitmaps meanwhile.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -17,14 +18,48 @@ use crate::storage::{SourceOptions, open_source};
 impl QemuController {
     /// Starts QEMU; the guest does not run yet.
     pub(super) fn launch<'a>(&self, call: &Call<'a>) -> Result<Monitor<'a>> {
-        let socket = self.directory.files.monitor();
+        self.launch_at(&self.directory.files.monitor(), false, call)
+    }
+
+    /// Boots the VM's blocked disks, which stay as they are, in a second QEMU without networks.
+    pub(super) fn start_test(&self, call: &Call<'_>) -> Result<()> {
+        let socket = self.test_monitor();
+        let mut monitor = match Monitor::connect(&socket, self.time_limit, call.cancel)? {
+            Some(monitor) => monitor,
+            None => self.launch_at(&socket, true, call)?,
+        };
+        match monitor.power()? {
+            Power::Begun => monitor.run("cont", json!({})).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn stop_test(&self, call: &Call<'_>) -> Result<()> {
+        match Monitor::connect(&self.test_monitor(), self.time_limit, call.cancel)? {
+            Some(monitor) => monitor.quit(),
+            None => Ok(()),
+        }
+    }
+
+    fn test_monitor(&self) -> PathBuf {
+        self.directory.path().join("test.sock")
+    }
+
+    fn launch_at<'a>(&self, socket: &Path, is_test: bool, call: &Call<'a>) -> Result<Monitor<'a>> {
         let facts = &self.facts;
         let program = facts
             .program(self.start.clone(), call.token)?
-            .with_env("DISKDELTA_QMP", &socket)
-            .with_env("DISKDELTA_NETWORKS", facts.networks.join(" "));
+            .with_env("DISKDELTA_QMP", socket);
+        let program = match is_test {
+            false => program.with_env("DISKDELTA_NETWORKS", facts.networks.join(" ")),
+            true => {
+                let disks = facts.disks.iter().zip(&facts.blocked_disks);
+                let disks = disks.map(|((_, own), (_, blocked))| format!("{own}={blocked}"));
+                program.with_env("DISKDELTA_TEST_DISKS", disks.collect::<Vec<_>>().join("\n"))
+            }
+        };
         program.run(&[], self.time_limit, call.cancel)?;
-        let Some(mut monitor) = self.connect(call)? else {
+        let Some(mut monitor) = Monitor::connect(socket, self.time_limit, call.cancel)? else {
             let text = format!("`{program}` has ended, and no QEMU listens");
             return Err(Error::new(ErrorKind::Io, text).at_path(socket));
         };

@@ -27,8 +27,8 @@ pub struct ProgramTrial {
 }
 
 impl ProgramTrial {
-    /// Tries each sentence of the contract between a job and a program. `found` is called with each,
-    /// and with why it does not hold.
+    /// Tries each sentence of the contract between a job and a program. `found` is called with
+    /// each, and with why it does not hold.
     pub fn run(&self, found: &mut dyn FnMut(&'static str, Result<()>)) {
         let blocked =
             |path: &PathBuf| blocked_address(&Location::Path(path.clone()), Format::Raw, JOB);

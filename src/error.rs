@@ -394,6 +394,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn an_error_stays_on_its_line_whatever_its_parts_hold() {
         let path = crate::path_bytes::path_of(b"/a/\x1b]0;x\x07\xff\nb");
         let cause = io::Error::other("cause\u{9b}31m\u{202e}");

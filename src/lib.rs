@@ -71,12 +71,16 @@
 //!
 //! # Platforms
 //! Linux, on file systems with `SEEK_DATA` (ext4, XFS, btrfs, tmpfs and others) and on block
-//! devices.
+//! devices. Windows, on NTFS and ReFS: files only, with the features `changes`, `cli`, `nbd`,
+//! `serde` and `testing`; tested under Wine.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without `testing`, what only tests reach looks unused.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 #![warn(missing_debug_implementations)]
 #![cfg_attr(feature = "testing", warn(unreachable_pub))]
+
+#[cfg(all(windows, feature = "failback"))]
+compile_error!("the feature `failback` is not supported on Windows");
 
 #[macro_use]
 mod opaque;

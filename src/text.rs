@@ -49,9 +49,17 @@ pub struct EscapedPath<'a>(pub &'a Path);
 
 opaque!(EscapedPath<'_>);
 
+/// The path as users write it: on Windows without the prefix of paths that may be long.
+fn plain(path: &[u8]) -> &[u8] {
+    match path.strip_prefix(br"\\?\") {
+        Some(rest @ [_, b':', ..]) if cfg!(windows) => rest,
+        _ => path,
+    }
+}
+
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in bytes_of(self.0).utf8_chunks() {
+        for chunk in plain(bytes_of(self.0)).utf8_chunks() {
             f.write_str(&escape(chunk.valid()))?;
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;
@@ -128,9 +136,11 @@ mod tests {
         ] {
             assert_eq!(escape(text), shown);
         }
-        let bytes = b"a\xff\x1b/\xc3(";
-        let path = path_of(bytes);
-        assert_eq!(escape_path(&path), "a\\xff\\x1b/\\xc3(");
+        let path = path_of(b"a\xff\x1b/\xc3(");
+        match cfg!(windows) {
+            true => assert_eq!(escape_path(&path), "a\\x00\\x1b/\\x00("),
+            false => assert_eq!(escape_path(&path), "a\\xff\\x1b/\\xc3("),
+        }
     }
 
     proptest! {

@@ -1,12 +1,15 @@
 //! How another host is reached.
 
+#[cfg(feature = "tls")]
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
+use crate::ErrorKind;
+#[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{ConnectOptions, LineOptions, Retry, ShellOptions};
-use crate::{Error, ErrorKind, Location};
+use crate::{Error, Location};
 
 use super::args;
 use super::context::Context;

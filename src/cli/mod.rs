@@ -60,6 +60,8 @@ pub fn main() -> ExitCode {
         Verb::Recover(args) => recover::run(args, &context),
         #[cfg(feature = "failback")]
         Verb::Failback(args) => failback::run(args, &context),
+        #[cfg(windows)]
+        Verb::NoFailback(_) => NoFailback::refuse(),
         Verb::Serve(args) => serve::run(args, &context),
         Verb::Completions(args) => generate::completions(args, &mut command()),
         Verb::Man(args) => generate::man(args, command()),
@@ -113,9 +115,30 @@ enum Verb {
     Recover(recover::Args),
     #[cfg(feature = "failback")]
     Failback(failback::Args),
+    #[cfg(windows)]
+    #[command(name = "failback", hide = true)]
+    NoFailback(NoFailback),
     Serve(serve::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+}
+
+/// Is refused
+#[cfg(windows)]
+#[derive(clap::Args)]
+struct NoFailback {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _all: Vec<String>,
+}
+
+#[cfg(windows)]
+impl NoFailback {
+    fn refuse() -> outcome::Ended {
+        let what = "failback is not supported on Windows";
+        Err(crate::Error::new(crate::ErrorKind::Unsupported, what)
+            .advise("run it on a Linux host, with this one as an `ssh://` target")
+            .into())
+    }
 }
 
 impl Verb {
@@ -131,6 +154,8 @@ impl Verb {
             Verb::Recover(_) => "recover",
             #[cfg(feature = "failback")]
             Verb::Failback(_) => "use",
+            #[cfg(windows)]
+            Verb::NoFailback(_) => "use",
             Verb::Serve(_) => "serve",
             Verb::Completions(_) | Verb::Man(_) => "write",
         }

@@ -130,10 +130,13 @@ impl Screen {
 
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        match rustix::termios::tcgetwinsize(io::stderr()) {
-            Ok(size) if size.ws_col > 0 => size.ws_col,
-            _ => USUAL_WIDTH,
+        #[cfg(unix)]
+        if let Ok(size) = rustix::termios::tcgetwinsize(io::stderr())
+            && size.ws_col > 0
+        {
+            return size.ws_col;
         }
+        USUAL_WIDTH
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! `diskdelta serve`
 
 use std::fs::File;
+#[cfg(unix)]
 use std::os::fd::AsFd;
+#[cfg(windows)]
+use std::os::windows::io::AsHandle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,7 +123,15 @@ fn refuse_inside(state: &Path, root: &Path) -> Result<(), Error> {
 
 /// The default directory for an agent's state; `None` for a user without a home.
 fn default_state() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
+    #[cfg(windows)]
+    return Some(PathBuf::from(std::env::var_os("LOCALAPPDATA")?).join("diskdelta/agent"));
+    #[cfg(unix)]
+    return default_state_of(rustix::process::geteuid().is_root());
+}
+
+#[cfg(unix)]
+fn default_state_of(is_root: bool) -> Option<PathBuf> {
+    if is_root {
         return Some(PathBuf::from("/var/lib/diskdelta/agent"));
     }
     let absolute = |name: &str| {
@@ -132,6 +143,16 @@ fn default_state() -> Option<PathBuf> {
     Some(state.join("diskdelta/agent"))
 }
 
+/// Bytes as they are: what the standard library does to lines and texts of a console is left out.
+#[cfg(windows)]
+fn unbuffered(stream: impl AsHandle) -> Result<File, Error> {
+    let stream = stream.as_handle().try_clone_to_owned();
+    stream
+        .map(File::from)
+        .map_err(|cause| Error::io("open the line", cause))
+}
+
+#[cfg(unix)]
 fn unbuffered(stream: impl AsFd) -> Result<File, Error> {
     let stream = stream.as_fd().try_clone_to_owned();
     stream

@@ -1,7 +1,6 @@
-//! Ctrl-C, SIGTERM and SIGHUP ask the work to stop; the second time at once. SIGXFSZ is survived.
+//! Ctrl-C, SIGTERM and SIGHUP (on Windows Ctrl-C, Ctrl-Break and closing the console) ask the work to stop; the second time at once. SIGXFSZ is survived.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::{CancelToken, Error, ErrorKind, Result};
 
@@ -30,9 +29,19 @@ pub(super) fn watch(cancel: CancelToken, progress: Arc<Bars>) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
+#[cfg(unix)]
 pub(super) fn survive_file_size_limit() -> Result<()> {
-    let seen = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen)
         .map(drop)
         .map_err(|cause| Error::io("listen for signals", cause))
+}
+
+/// Windows has no such limit.
+///
+/// # Errors
+/// None.
+#[cfg(windows)]
+pub(super) fn survive_file_size_limit() -> Result<()> {
+    Ok(())
 }

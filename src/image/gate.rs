@@ -273,7 +273,6 @@ fn inner_paths(hint: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
-    use std::os::unix::fs::symlink;
 
     const ID: ImageId = ImageId([7; 16]);
 
@@ -304,9 +303,13 @@ mod tests {
         ] {
             fs::write(directory.join(file), b"x").unwrap();
         }
-        symlink(outer.join("outside.vhd"), directory.join("link.vhd")).unwrap();
-        symlink(directory.join("p.vhd"), directory.join("inner.vhd")).unwrap();
-        rustix::fs::mkdirat(rustix::fs::CWD, directory.join("dir.vhd"), 0o755.into()).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::symlink;
+            symlink(outer.join("outside.vhd"), directory.join("link.vhd")).unwrap();
+            symlink(directory.join("p.vhd"), directory.join("inner.vhd")).unwrap();
+        }
+        fs::create_dir(directory.join("dir.vhd")).unwrap();
         let child = directory.join("child.vhd");
         let gate = FileGate::new();
         let p = vec![directory.join("p.vhd")];
@@ -318,6 +321,10 @@ mod tests {
             "file:///Users/me/p.vhd",
             "inner.vhd",
         ] {
+            if cfg!(windows) && hint == "inner.vhd" {
+                // Links need a right of their own there.
+                continue;
+            }
             assert_eq!(offered(&gate, &child, &[hint]), p, "{hint}");
         }
         assert_eq!(offered(&gate, &child, &["p.vhd", r".\p.vhd"]), p);

@@ -11,6 +11,7 @@ pub struct Privacy {
     group: Option<u32>,
 }
 
+#[cfg_attr(windows, allow(dead_code))]
 impl Privacy {
     /// The owner alone reads and writes it.
     pub const PRIVATE: Privacy = Privacy {

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
 use rustix::io::Errno;
+#[cfg(unix)]
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::stream::{Duplex, Secure, Socket};
@@ -25,8 +27,19 @@ pub(crate) struct Patient<S> {
 pub(crate) type Line = Patient<Socket>;
 
 impl Line {
+    /// Refuses a Unix socket.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    #[cfg(windows)]
+    pub(crate) fn connect(_: &Path, _: Duration, _: &CancelToken) -> io::Result<Self> {
+        let what = "Unix sockets are not supported on Windows";
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    }
+
     /// Connects to a Unix socket. A listener whose queue is full is tried again until `limit` is
     /// up.
+    #[cfg(unix)]
     pub(crate) fn connect(
         socket: &Path,
         limit: Duration,
@@ -217,11 +230,13 @@ fn check(cancel: &CancelToken) -> io::Result<()> {
 
 /// How long one address of a host is tried.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+#[cfg(unix)]
 const FULL_NAP: Duration = Duration::from_millis(20);
 /// How soon a cancel is seen.
 const SLICE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 

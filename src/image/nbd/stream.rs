@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::error::Result;
 
 /// A connected socket.
 pub(crate) enum Socket {
+    #[cfg(unix)]
     Unix(UnixStream),
     Tcp(TcpStream),
 }
@@ -39,6 +41,7 @@ impl Socket {
     /// Those of the system.
     pub(super) fn set_slice(&self, slice: Duration) -> io::Result<()> {
         match self {
+            #[cfg(unix)]
             Socket::Unix(stream) => {
                 stream.set_read_timeout(Some(slice))?;
                 stream.set_write_timeout(Some(slice))
@@ -52,6 +55,7 @@ impl Socket {
 
     fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
+            #[cfg(unix)]
             Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
         })
@@ -64,6 +68,7 @@ impl Socket {
     pub(super) fn into_tcp(self) -> io::Result<TcpStream> {
         match self {
             Socket::Tcp(stream) => Ok(stream),
+            #[cfg(unix)]
             Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -84,8 +89,9 @@ impl Socket {
 impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
+            #[cfg(unix)]
             Socket::Unix(stream) => stream.read(buf),
-            Socket::Tcp(stream) => stream.read(buf),
+            Socket::Tcp(stream) => stream.read(buf).map_err(of_slice),
         }
     }
 }
@@ -93,22 +99,33 @@ impl Read for Socket {
 impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
+            #[cfg(unix)]
             Socket::Unix(stream) => stream.write(buf),
-            Socket::Tcp(stream) => stream.write(buf),
+            Socket::Tcp(stream) => stream.write(buf).map_err(of_slice),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
+            #[cfg(unix)]
             Socket::Unix(stream) => stream.flush(),
             Socket::Tcp(stream) => stream.flush(),
         }
     }
 }
 
+#[cfg(unix)]
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
         Socket::Unix(stream)
+    }
+}
+
+/// The end of a slice of time has two kinds, one on Unix and one on Windows.
+fn of_slice(cause: io::Error) -> io::Error {
+    match cause.kind() {
+        io::ErrorKind::TimedOut if cfg!(windows) => io::ErrorKind::WouldBlock.into(),
+        _ => cause,
     }
 }
 

@@ -69,6 +69,7 @@ const PIECE_LEAST: usize = 1 << 10;
 const PIECE_MOST: usize = 256 << 10;
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::progress::CancelToken;

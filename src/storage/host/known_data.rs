@@ -43,6 +43,7 @@ impl KnownData {
     }
 
     /// Whether all of `range` is known to be data.
+    #[cfg(any(unix, test))]
     pub(in crate::storage) fn covers(&self, range: &Range<u64>) -> bool {
         let known = self.lock();
         let around = known.range(..=range.start).next_back();

@@ -88,6 +88,7 @@ const STABLE_SECONDS: i64 = 2;
 const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -109,8 +109,8 @@ pub(in crate::storage) const ID_LEN: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use proptest::prelude::*;
-    use std::os::unix::ffi::OsStringExt;
 
     fn side(name: &str, suffix: &str) -> String {
         side_name(name.as_ref(), suffix).into_string().unwrap()
@@ -196,6 +196,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     proptest! {
         #[test]
         fn names_fit_and_differ_where_the_files_differ(
@@ -204,7 +205,7 @@ mod tests {
             chain in 0usize..4,
         ) {
             let made = |name: &Vec<u8>| {
-                let mut name = OsString::from_vec(name.clone());
+                let mut name = crate::path_bytes::name_of(name).into_owned();
                 for _ in 0..chain {
                     name = side_name(&name, "previous");
                 }

@@ -8,11 +8,11 @@ use std::io;
 use std::mem::size_of;
 use std::ops::Range;
 use std::os::windows::ffi::OsStrExt;
-use std::os::windows::io::AsRawHandle;
+use std::os::windows::io::{AsRawHandle, FromRawHandle};
 use std::path::Path;
 use std::ptr;
 
-use windows_sys::Win32::Foundation::{ERROR_MORE_DATA, HANDLE};
+use windows_sys::Win32::Foundation::{ERROR_MORE_DATA, HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Storage::FileSystem as fs;
 use windows_sys::Win32::System::IO::DeviceIoControl;
 use windows_sys::Win32::System::Ioctl as control;
@@ -66,6 +66,25 @@ pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
         )
     };
     checked(done)
+}
+
+/// Opens the file behind `file` once more, for reads that come from the medium.
+pub(super) fn reopen_unbuffered(file: &File) -> io::Result<File> {
+    let share = fs::FILE_SHARE_READ | fs::FILE_SHARE_WRITE | fs::FILE_SHARE_DELETE;
+    // SAFETY: the handle is open for the call.
+    let again = unsafe {
+        fs::ReOpenFile(
+            handle(file),
+            fs::FILE_GENERIC_READ,
+            share,
+            fs::FILE_FLAG_NO_BUFFERING,
+        )
+    };
+    if again == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the system has just given this handle to this function, which gives it on.
+    Ok(unsafe { File::from_raw_handle(again) })
 }
 
 /// Lets `file` have holes.

@@ -57,7 +57,7 @@ impl HostDirectory {
         if let Some(why) = doubt(&host) {
             return Err(own::refusal(why, path));
         }
-        let storage = FileStorage::from_file(path, file, self.allocation)?;
+        let storage = FileStorage::from_file(path, file, self.allocation, false)?;
         Ok(Arc::new(storage))
     }
 
@@ -111,7 +111,7 @@ impl Directory for HostDirectory {
         let mut options = options(Access::Write);
         options.create_new(true);
         let (path, file) = self.open_file(name, &options)?;
-        let storage = FileStorage::from_file(path, file, self.allocation)?;
+        let storage = FileStorage::from_file(path, file, self.allocation, false)?;
         Ok(Arc::new(storage))
     }
 

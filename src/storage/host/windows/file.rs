@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::windows::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use windows_sys::Win32::Storage::FileSystem::{
@@ -13,6 +14,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 };
 
 use super::calls::{self, Facts};
+use super::direct;
 use super::host_file::{HostFile, has_holes, refuse_devices};
 use super::open_file::OpenFile;
 use super::sparse::{first_allocated, is_missing};
@@ -32,6 +34,8 @@ pub struct FileStorage {
     open: Arc<OpenFile>,
     known_data: KnownData,
     punches: bool,
+    /// Reads come from the medium. The system writes first what its cache holds of them.
+    is_cold: AtomicBool,
     /// Whether the file system lets the file have holes, once that was tried.
     is_sparse: OnceLock<bool>,
 }
@@ -84,11 +88,16 @@ impl FileStorage {
             .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
             .open(&path)
             .map_err(|e| Error::io("create", e).at_path(&path))?;
-        Self::from_file(path, file, Allocation::Keep).map(Some)
+        Self::from_file(path, file, Allocation::Keep, false).map(Some)
     }
 
     /// Takes over an open file that is known to be a regular one.
-    pub(super) fn from_file(path: PathBuf, file: File, allocation: Allocation) -> Result<Self> {
+    pub(super) fn from_file(
+        path: PathBuf,
+        file: File,
+        allocation: Allocation,
+        always_direct: bool,
+    ) -> Result<Self> {
         let punches = match allocation {
             Allocation::Sparse => true,
             Allocation::Full => false,
@@ -101,6 +110,7 @@ impl FileStorage {
             open: OpenFile::new(path, file)?,
             known_data: KnownData::default(),
             punches,
+            is_cold: AtomicBool::new(always_direct),
             is_sparse: OnceLock::new(),
         })
     }
@@ -113,7 +123,7 @@ impl FileStorage {
             .open(&path)
             .map_err(|cause| Error::io("open", cause).at_path(&path))?;
         HostFile::of(path.clone(), &file)?;
-        Self::from_file(path, file, Allocation::Keep)
+        Self::from_file(path, file, Allocation::Keep, false)
     }
 
     fn facts(&self) -> Result<Facts> {
@@ -135,6 +145,19 @@ impl FileStorage {
                 set => set.map(|()| true),
             })?;
         Ok(*self.is_sparse.get_or_init(|| is))
+    }
+
+    /// Reads some bytes from the medium; through the cache where the system does not let it be
+    /// passed.
+    fn read_cold(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let read = self.open.with_unbuffered("read", |file| match file {
+            Some(file) => direct::read(file, buf, offset).map(Some),
+            None => Ok(None),
+        })?;
+        match read {
+            Some(count) => Ok(count),
+            None => self.open.with("read", |file| file.seek_read(buf, offset)),
+        }
     }
 
     fn write_zeros(&self, range: Range<u64>) -> Result<()> {
@@ -169,12 +192,10 @@ impl Storage for FileStorage {
         while done < buf.len() {
             let at = offset + done as u64;
             let rest = &mut buf[done..];
-            let count = self
-                .open
-                .with("read", |file| match file.seek_read(rest, at) {
-                    Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-                    read => read,
-                });
+            let count = match self.is_cold.load(Ordering::Relaxed) {
+                true => self.read_cold(rest, at),
+                false => self.open.with("read", |file| file.seek_read(rest, at)),
+            };
             match count.map_err(|error| error.at_offset(at))? {
                 0 => return Err(past_end(self.path(), end, self.len().unwrap_or(at))),
                 count => done += count,
@@ -307,6 +328,10 @@ impl Storage for FileStorage {
     fn stamp(&self) -> Result<Option<SourceStamp>> {
         self.facts()
             .map(|facts| Some(super::stamp::stamp_of(&facts)))
+    }
+
+    fn drop_cache(&self, _range: Range<u64>) {
+        self.is_cold.store(true, Ordering::Relaxed);
     }
 
     fn host_file(&self) -> Result<Option<HostFile>> {

@@ -3,6 +3,7 @@
 pub(in crate::storage) mod access;
 mod calls;
 pub(in crate::storage) mod devices;
+mod direct;
 pub(in crate::storage) mod directory;
 mod directory_files;
 pub(in crate::storage) mod file;

@@ -38,8 +38,9 @@ pub fn open_source(path: impl AsRef<Path>, options: &SourceOptions) -> Result<Op
     finish(host, file, Allocation::Keep, options.direct)
 }
 
-/// Opens an existing regular file for reading and writing, and keeps all others out as long as the
-/// handle lives. Only its name may be changed meanwhile.
+/// Opens an existing regular file for reading and writing. As long as the handle lives no other
+/// program writes to it, and none opens it that shares no writing, as Hyper-V and this program do;
+/// its name may be changed.
 ///
 /// # Errors
 /// `NotFound`, `Io`; `Unsupported` for anything but a regular file, and for a hard-linked file
@@ -61,7 +62,9 @@ pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Op
             .advise("work in place, or remove the other hard links"));
     }
     let mut how = OpenOptions::new();
-    how.read(true).write(true).share_mode(FILE_SHARE_DELETE);
+    how.read(true)
+        .write(true)
+        .share_mode(FILE_SHARE_READ | FILE_SHARE_DELETE);
     let file = patiently(|| open_host(&host, &how))?;
     // What had the name may have been replaced meanwhile.
     if !HostFile::at(&path)?.is_same(&host) {
@@ -92,17 +95,10 @@ fn open_host(host: &HostFile, options: &OpenOptions) -> Result<File> {
 
 fn finish(host: HostFile, file: File, allocation: Allocation, direct: bool) -> Result<Opened> {
     let path = host.path().to_owned();
-    let mut warnings = Vec::new();
-    if direct {
-        let path = path.display();
-        warnings.push(format!(
-            "{path}: reads go through the cache; bypassing it is not supported on Windows"
-        ));
-    }
     Ok(Opened {
-        storage: Arc::new(FileStorage::from_file(path, file, allocation)?),
+        storage: Arc::new(FileStorage::from_file(path, file, allocation, direct)?),
         host,
-        warnings,
+        warnings: Vec::new(),
     })
 }
 
@@ -117,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_keeps_writers_out_and_a_target_all_others() {
+    fn a_source_keeps_writers_out_and_a_target_all_who_share_no_writing() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("disk");
         std::fs::write(&path, b"disk").unwrap();
@@ -131,7 +127,7 @@ mod tests {
         let target = open_target(&path, &as_target).unwrap();
         assert_eq!(kind(open_target(&path, &as_target)), Some(ErrorKind::InUse));
         assert_eq!(kind(open_source(&path, &as_source)), Some(ErrorKind::InUse));
-        assert!(File::open(&path).is_err());
+        assert!(OpenOptions::new().write(true).open(&path).is_err());
         drop(target);
         let writer = OpenOptions::new().write(true).open(&path).unwrap();
         assert_eq!(kind(open_source(&path, &as_source)), Some(ErrorKind::InUse));

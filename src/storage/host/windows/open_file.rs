@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use super::calls::facts;
+use super::calls::{facts, reopen_unbuffered};
 use super::host_file::id_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::host::file_id::FileId;
@@ -17,8 +17,15 @@ use crate::storage::poisoned;
 pub(super) struct OpenFile {
     path: PathBuf,
     id: FileId,
-    file: RwLock<Option<File>>,
+    handles: RwLock<Option<Handles>>,
     is_poisoned: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Handles {
+    file: File,
+    /// Reads of it come from the medium; `None` inside where the system gives none.
+    unbuffered: OnceLock<Option<File>>,
 }
 
 /// All that this process has open, to be found by what they are.
@@ -33,7 +40,10 @@ impl OpenFile {
         let open = Arc::new(OpenFile {
             path,
             id,
-            file: RwLock::new(Some(file)),
+            handles: RwLock::new(Some(Handles {
+                file,
+                unbuffered: OnceLock::new(),
+            })),
             is_poisoned: AtomicBool::new(false),
         });
         let mut all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,11 +74,32 @@ impl OpenFile {
         operation: &'static str,
         act: impl FnOnce(&File) -> io::Result<T>,
     ) -> Result<T> {
+        self.with_handles(operation, |handles| act(&handles.file))
+    }
+
+    /// As [`with`](OpenFile::with), by a handle whose reads come from the medium, where there is
+    /// one.
+    pub(super) fn with_unbuffered<T>(
+        &self,
+        operation: &'static str,
+        act: impl FnOnce(Option<&File>) -> io::Result<T>,
+    ) -> Result<T> {
+        self.with_handles(operation, |handles| {
+            let reopen = || reopen_unbuffered(&handles.file).ok();
+            act(handles.unbuffered.get_or_init(reopen).as_ref())
+        })
+    }
+
+    fn with_handles<T>(
+        &self,
+        operation: &'static str,
+        act: impl FnOnce(&Handles) -> io::Result<T>,
+    ) -> Result<T> {
         self.usable()?;
-        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        match &*file {
-            Some(file) => {
-                act(file).map_err(|cause| Error::io(operation, cause).at_path(&self.path))
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        match &*handles {
+            Some(handles) => {
+                act(handles).map_err(|cause| Error::io(operation, cause).at_path(&self.path))
             }
             None => {
                 let what = "the file is closed, because another one has its name now";
@@ -93,8 +124,8 @@ pub(super) fn give_way(id: FileId) -> bool {
         .filter(|it| it.id == id);
     let mut any = false;
     for open in of_it {
-        let mut file = open.file.write().unwrap_or_else(PoisonError::into_inner);
-        any |= file.take().is_some();
+        let mut handles = open.handles.write().unwrap_or_else(PoisonError::into_inner);
+        any |= handles.take().is_some();
     }
     any
 }

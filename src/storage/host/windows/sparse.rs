@@ -3,7 +3,9 @@
 use std::io;
 use std::ops::Range;
 
-use windows_sys::Win32::Foundation::{ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED};
+use windows_sys::Win32::Foundation::{
+    ERROR_CALL_NOT_IMPLEMENTED, ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED,
+};
 
 /// The first part of `range` that has space; `None` where none has. What the system knows nothing
 /// of counts as having space. `ask` answers as `calls::allocated_ranges` does.
@@ -40,7 +42,12 @@ pub(super) fn first_allocated(
 /// Whether the file system does not know of the call.
 pub(super) fn is_missing(cause: &io::Error) -> bool {
     let code = cause.raw_os_error().map(i32::cast_unsigned);
-    matches!(code, Some(ERROR_INVALID_FUNCTION | ERROR_NOT_SUPPORTED))
+    let missing = [
+        ERROR_INVALID_FUNCTION,
+        ERROR_NOT_SUPPORTED,
+        ERROR_CALL_NOT_IMPLEMENTED,
+    ];
+    code.is_some_and(|code| missing.contains(&code))
 }
 
 #[cfg(test)]

@@ -1,16 +1,21 @@
 //! The stamps of files.
 
+#[cfg(feature = "imago")]
 use std::fs::File;
+#[cfg(feature = "imago")]
 use std::path::Path;
 
-use super::calls::{Facts, facts};
+use super::calls::Facts;
 use super::host_file::id_of;
+#[cfg(feature = "imago")]
 use crate::error::{Error, Result};
 use crate::storage::host::stamp::SourceStamp;
 
+#[cfg(feature = "imago")]
 impl SourceStamp {
     pub(in crate::storage) fn of_file(path: &Path, file: &File) -> Result<Self> {
-        let facts = facts(file).map_err(|e| Error::io("inspect file", e).at_path(path))?;
+        let facts =
+            super::calls::facts(file).map_err(|e| Error::io("inspect file", e).at_path(path))?;
         Ok(stamp_of(&facts))
     }
 }

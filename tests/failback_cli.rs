@@ -41,7 +41,11 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
     let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "recovery-to-primary");
     let cancel = serde_json::json!({"cancel": {"restore": false}});
-    assert_eq!(status["allowed"], serde_json::json!(["complete", cancel]));
+    let test = serde_json::json!({"test": {"end": false}});
+    assert_eq!(
+        status["allowed"],
+        serde_json::json!(["complete", cancel, test])
+    );
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();

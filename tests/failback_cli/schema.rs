@@ -57,6 +57,9 @@ fn what_is_printed_told_and_asked_is_as_the_schemas_say() {
     fake_vms.create = true;
     let gone = fake_vms.site("primary", "db1").join("gone");
     fs::write(gone, "").unwrap();
+    for site in ["primary", "recovery"] {
+        fs::write(fake_vms.site(site, "db1").join("record"), "").unwrap();
+    }
     let (events, hook) = (fake_vms.path("events"), fake_vms.path("hook.sh"));
     let script = format!("cat >> {0}; echo >> {0}\n", events.display());
     fs::write(&hook, script).unwrap();

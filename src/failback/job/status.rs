@@ -268,8 +268,6 @@ fn allowed(machines: &[(String, Machine)], asked: GroupAsked) -> Vec<Request> {
 
 const ASKABLE: [Request; 12] = [
     Request::Start,
-    Request::Test { end: false },
-    Request::Test { end: true },
     Request::Complete,
     Request::Abort,
     Request::Cancel { restore: false },
@@ -279,6 +277,8 @@ const ASKABLE: [Request; 12] = [
     Request::Commit,
     Request::Reverse,
     Request::Retry,
+    Request::Test { end: false },
+    Request::Test { end: true },
 ];
 
 const fn undo(restore: bool) -> Request {

@@ -110,7 +110,8 @@ fn what_was_reversed_is_the_base_of_the_next_failover() {
 
 #[test]
 fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_again() {
-    let mut fake_vms = FakeVms::new(&["db1"]).with_job("pass_interval = \"1s\"");
+    let job = "pass_interval = \"1s\"\nmax_replica_age = \"1h\"";
+    let mut fake_vms = FakeVms::new(&["db1"]).with_job(job);
     fake_vms.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", fake_vms.key());
     through(&fake_vms, &["complete", "commit"]);
     let mut runner = fake_vms.spawn(&["reverse", "shop"]);

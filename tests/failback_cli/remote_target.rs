@@ -378,7 +378,10 @@ fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
-    assert!(detail.starts_with("/no/such/snapshot.raw"), "{detail}");
+    assert!(
+        detail.starts_with("cannot resolve /no/such/snapshot.raw"),
+        "{detail}"
+    );
     assert!(!is_bootable(&fake_vms));
     fs::remove_file(address).unwrap();
     wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");

@@ -165,6 +165,20 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         ["failback retry shop", "failback retry shop --detach"],
     ),
     (
+        "failback controller",
+        [
+            "failback controller test --vm spare --disk sda=/srv/spare.raw ./controller",
+            "failback controller test --vm spare --disk sda=/srv/spare.raw --time-limit 20s ./controller",
+        ],
+    ),
+    (
+        "failback controller test",
+        [
+            "failback controller test --vm spare --disk sda=/srv/spare.raw ./controller",
+            "failback controller test --vm spare --disk sda=/srv/spare.raw --time-limit 20s ./controller",
+        ],
+    ),
+    (
         "failback log",
         ["failback log shop", "failback log shop --json"],
     ),

@@ -79,7 +79,20 @@ impl Work {
     #[must_use]
     pub fn on_progress(self, watch: impl Fn(Tick) + Send + Sync + 'static) -> Self {
         let state = Mutex::new(None);
-        self.with_progress(Arc::new(Watch { watch, state }))
+        let notes = self.progress.clone();
+        self.with_progress(Arc::new(Watch {
+            watch,
+            state,
+            notes,
+        }))
+    }
+
+    /// Calls `read` with each thing that is worth telling a person and is no error, in addition to
+    /// what the report lists. The calls come from several threads.
+    #[must_use]
+    pub fn on_note(self, read: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        let below = self.progress.clone();
+        self.with_progress(Arc::new(Notes { read, below }))
     }
 
     /// The same threads and limits, with a cancel token below this one's: cancelling it stops what
@@ -125,7 +138,7 @@ impl Work {
 
     /// The same work, of which every phase is reported as `phase`.
     pub(crate) fn with_phase(&self, phase: Phase) -> Self {
-        let progress = Arc::new(ToldAs {
+        let progress = Arc::new(WithPhase {
             phase,
             progress: self.progress.clone(),
         });
@@ -198,12 +211,12 @@ impl Progress for NoProgress {
 }
 
 /// Work that is a part of another phase than it knows of.
-struct ToldAs {
+struct WithPhase {
     phase: Phase,
     progress: Arc<dyn Progress>,
 }
 
-impl Progress for ToldAs {
+impl Progress for WithPhase {
     fn begin(&self, _phase: Phase, total_bytes: Option<u64>) {
         self.progress.begin(self.phase, total_bytes);
     }
@@ -234,6 +247,29 @@ pub struct Tick {
 struct Watch<F> {
     watch: F,
     state: Mutex<Option<Tick>>,
+    /// Takes the notes.
+    notes: Arc<dyn Progress>,
+}
+
+/// Notes that are given to a caller's function.
+struct Notes<F> {
+    read: F,
+    /// Takes everything else.
+    below: Arc<dyn Progress>,
+}
+
+impl<F: Fn(&str) + Send + Sync> Progress for Notes<F> {
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
+        self.below.begin(phase, total_bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.below.advance(bytes);
+    }
+
+    fn note(&self, text: &str) {
+        (self.read)(text);
+    }
 }
 
 impl<F: Fn(Tick)> Watch<F> {
@@ -263,6 +299,10 @@ impl<F: Fn(Tick) + Send + Sync> Progress for Watch<F> {
                 tick.done_bytes = tick.done_bytes.saturating_add(bytes);
             }
         });
+    }
+
+    fn note(&self, text: &str) {
+        self.notes.note(text);
     }
 }
 

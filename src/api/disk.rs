@@ -14,7 +14,7 @@ use crate::manifest::{self, Manifest};
 use crate::progress::Work;
 use crate::remote::{Client, ConnectOptions};
 use crate::storage::{FileRef, Storage};
-use crate::sync::{HostSource, Source};
+use crate::sync::{HostSource, Marker, Source};
 use crate::units::BlockSize;
 
 /// A disk that is read: an image file, a block device, or a storage of the caller's own.
@@ -44,7 +44,7 @@ impl Disk {
     /// more.
     ///
     /// # Errors
-    /// `NotFound`; `InUse` where another program writes to it; `Marked` for a disk that an
+    /// `NotFound`; `InUse` where another program writes to it; `Incomplete` for a disk that an
     /// unfinished sync left incomplete; `InvalidInput` for a container that would be read as raw
     /// only by default; `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Disk> {
@@ -57,8 +57,8 @@ impl Disk {
     }
 
     /// Opens the disk at `location`: a path as [`open`](Disk::open) does, an export of an NBD
-    /// server, or an image on another host. A disk on another host is the source of one sync, and
-    /// of nothing else.
+    /// server, or an image on another host. A disk on another host can be synced from and hashed
+    /// with [`root`](Disk::root), and nothing else.
     ///
     /// # Errors
     /// Those of [`open`](Disk::open), of connecting and of the other host; `Unsupported` for a
@@ -84,9 +84,10 @@ impl Disk {
     /// A disk in a storage of the caller's own, which must not change while the disk lives.
     ///
     /// # Errors
-    /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+    /// `Incomplete` for the target of an unfinished sync; `Malformed`, `Unsupported`,
+    /// `LimitExceeded`, `Parent`, `Io`.
     pub fn from_storage(storage: Arc<dyn Storage>, format: Format) -> Result<Disk> {
-        image::open_storage(storage, format, &ImageOptions::default()).map(Disk::from_image)
+        Self::options().format(format).open_storage(storage)
     }
 
     /// A disk seen through an image of the caller's own, which must not change while the disk
@@ -171,6 +172,26 @@ impl DiskOptions {
     pub fn open(self, path: impl AsRef<Path>) -> Result<Disk> {
         let (image, options) = self.into_parts();
         HostSource::open(path, &image, &options).map(|opened| Disk(opened.source()))
+    }
+
+    /// Opens the disk in a storage of the caller's own, which must not change while the disk lives.
+    /// It is raw unless another [`format`](DiskOptions::format) is chosen, and it has the parents
+    /// that are named only.
+    ///
+    /// # Errors
+    /// Those of [`Disk::from_storage`].
+    pub fn open_storage(self, storage: Arc<dyn Storage>) -> Result<Disk> {
+        let has_parents = self.has_parents();
+        let (mut image, open) = self.into_parts();
+        if !has_parents {
+            image.gate = ImageOptions::default().gate;
+        }
+        if !open.marker_is_data {
+            Marker::refuse(&*storage)?;
+        }
+        let format = image.format.unwrap_or(Format::Raw);
+        let opened = image::open_storage(storage.clone(), format, &image)?;
+        Ok(Disk(Source::new(opened).in_storage(storage)))
     }
 }
 

@@ -78,6 +78,10 @@ impl DiskOptions {
         self
     }
 
+    pub(super) fn has_parents(&self) -> bool {
+        !self.parents.is_empty()
+    }
+
     /// How the image and its file are opened.
     pub(super) fn into_parts(self) -> (ImageOptions, SourceOptions) {
         let mut gate = FileGate::new();

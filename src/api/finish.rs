@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use super::sync_target::SyncTarget;
+use super::sync_target::{SyncTarget, log_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::progress::Work;
 use crate::storage::FileRef;
 use crate::sync::{self, HostTarget, HostTargetOptions, Recovered, SyncReport, Target};
 
-/// Brings back what a target held before the sync that wrote the undo file at `file`.
+/// Brings back what a target held before the sync that wrote the undo file at `file`, where that
+/// sync changed it. What was written elsewhere since stays.
 ///
 /// # Errors
 /// Those of [`Sync::run`](crate::Sync::run); `InvalidInput` for a file that is no undo file;
-/// `BaseMismatch` for a target that was written to since.
+/// `BaseMismatch` for a target that was written to since where that sync changed it.
 pub fn undo(
     file: impl AsRef<Path>,
     target: impl Into<SyncTarget>,
@@ -71,6 +72,6 @@ fn with_target<T>(
             storage,
             format,
             log,
-        } => on_storage(&Target::device(storage, format, FileRef::to_write(log)?)),
+        } => on_storage(&Target::device(storage, format, log_file(&log)?)),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::Disk;
-use super::sync_target::SyncTarget;
+use super::sync_target::{SyncTarget, log_file};
 use super::target::OpenTarget;
 use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
@@ -125,7 +125,8 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Writes what the target held before into a new file, for [`undo`](crate::undo).
+    /// Writes what the target held before into a new file, for [`undo`](crate::undo). Refused for a
+    /// target on another host.
     pub fn undo(mut self, file: impl Into<PathBuf>) -> Self {
         self.undo = Some(file.into());
         self
@@ -164,7 +165,8 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Writes the redo log in this directory, instead of next to the target.
+    /// Writes the redo log in this directory, instead of next to the target; the directory is made
+    /// where it is missing. Refused for a target on another host.
     pub fn log_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.open.log_dir = Some(directory.into());
         self
@@ -255,7 +257,7 @@ impl<'a> Sync<'a> {
                 log,
             } => {
                 let format = self.open.image.format.unwrap_or(*format);
-                let log = FileRef::to_write(log).map_err(untouched)?;
+                let log = log_file(log).map_err(untouched)?;
                 let target = Target::device(storage.clone(), format, log);
                 self.run_onto(&target.with_image_options(self.open.image.clone()), work)
             }

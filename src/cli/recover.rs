@@ -13,7 +13,7 @@ use crate::sync::{
 };
 use crate::text::escape_path;
 use crate::units::format_size;
-use crate::{Error, ErrorKind, Limits};
+use crate::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::advice;
@@ -209,7 +209,7 @@ fn list(args: &Args, context: &Context) -> Ended {
         pending: Vec::new(),
     };
     for directory in args.directories() {
-        match pending(&directory, &Limits::default()) {
+        match pending(&directory) {
             Ok(found) => list.pending.extend(found),
             Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => {}
             Err(error) => return Err(error.into()),

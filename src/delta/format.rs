@@ -351,7 +351,7 @@ pub(super) fn digest_hasher() -> blake3::Hasher {
     blake3::Hasher::new_derive_key("diskdelta 2026-11-22 digest of the frames of a delta file v1")
 }
 
-const MAGIC: &[u8; 8] = b"DISKDELT";
+pub(super) const MAGIC: &[u8; 8] = b"DISKDELT";
 const FRAME_MAGIC: &[u8; 4] = b"FRAM";
 const VERSION: u16 = 1;
 const HASH_BLAKE3: u16 = 1;

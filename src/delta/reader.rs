@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bookkeeping::Bookkeeping;
 use super::format::{
-    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, Purpose, TRAILER_LEN, Trailer,
+    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, MAGIC, Purpose, TRAILER_LEN, Trailer,
     digest_hasher,
 };
 use super::frame::{RawFrame, VerifiedFrame};
@@ -48,6 +48,19 @@ impl Delta {
     /// `LimitExceeded`, `Io`.
     pub fn from_storage(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         Self::read_ends(storage, limits).map_err(|error| error.during_work("open"))
+    }
+
+    /// Whether a file may be one that this program began: its first bytes are those of a delta, or
+    /// did not reach the medium.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn may_be_one(storage: &dyn Storage) -> Result<bool> {
+        let mut head = [0; MAGIC.len()];
+        let len = storage.len()?.min(head.len() as u64);
+        // At most 8.
+        storage.read_exact_at(&mut head[..len as usize], 0)?;
+        Ok(head == *MAGIC || head == [0; MAGIC.len()])
     }
 
     fn read_ends(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Change, Image, ImageInfo, ImageMut, Patch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{HostFile, Storage};
+use crate::storage::{HostFile, Storage, next_data};
 use crate::units::Extent;
 
 /// A raw image: the storage's bytes are the guest's.
@@ -54,7 +54,7 @@ impl Image for Raw {
         if offset >= disk_len {
             return Ok(None);
         }
-        Ok(Some(match self.storage.next_data(offset)? {
+        Ok(Some(match next_data(&*self.storage, offset)? {
             Some(data) if data.start > offset => Extent::zero(offset..data.start.min(disk_len)),
             Some(data) => Extent::data(offset..data.end.min(disk_len)),
             None => Extent::zero(offset..disk_len),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::Storage;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The end of `[offset, offset + len)`, or the error that says a range runs over 2^64.
@@ -15,6 +16,27 @@ pub(crate) fn range_end(path: &Path, offset: u64, len: usize) -> Result<u64> {
                 .at_path(path)
                 .at_offset(offset)
         })
+}
+
+/// [`Storage::next_data`], which a caller's own store may answer with what is no stretch there.
+///
+/// # Errors
+/// Those of the store; `Io` for an empty stretch, or one that begins before `offset`.
+pub(crate) fn next_data(storage: &dyn Storage, offset: u64) -> Result<Option<Range<u64>>> {
+    let found = storage.next_data(offset)?;
+    match found {
+        Some(data) if data.start < offset || data.is_empty() => {
+            let what = format!(
+                "the storage names data at {:#x} to {:#x} as the next",
+                data.start, data.end
+            );
+            Err(Error::new(ErrorKind::Io, what)
+                .during("look for data in")
+                .at_path(storage.path())
+                .at_offset(offset))
+        }
+        found => Ok(found),
+    }
 }
 
 /// The error for a read that the store is too short for.

@@ -81,7 +81,8 @@ pub trait Storage: Send + Sync {
     fn punch_hole(&self, range: Range<u64>) -> Result<()>;
 
     /// The first stretch at or after `offset` that may hold something other than zeros, clipped
-    /// to the store; `None` when only zeros follow. Where holes cannot be asked for, all is data.
+    /// to the store and not empty; `None` when only zeros follow. Where holes cannot be asked for,
+    /// all is data.
     ///
     /// # Errors
     /// `Io`, `Poisoned`.

@@ -30,7 +30,7 @@ pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
 #[cfg(feature = "http")]
 pub use azure::{BlobChanges, PageBlob, changes_since};
-pub(crate) use bounds::{outside, past_end, poisoned, range_end};
+pub(crate) use bounds::{next_data, outside, past_end, poisoned, range_end};
 pub use contract::Storage;
 pub(crate) use dense::Dense;
 pub use directory::{Access, Directory};

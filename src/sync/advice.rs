@@ -34,6 +34,10 @@ pub(in crate::sync) fn with_advice(error: Error, target: &Target) -> Error {
 /// The error, with what became of the target, which carries `marker` now.
 pub(in crate::sync) fn leaving(error: Error, marker: &Result<Option<Marker>>) -> Error {
     match marker {
+        // Found before anything is written.
+        Ok(None) if error.kind() == ErrorKind::BaseMismatch => {
+            error.leaving(TargetState::Untouched)
+        }
         Ok(None) => error.leaving(TargetState::Complete),
         Ok(Some(marker)) => error.leaving(marker.leaves()),
         Err(_) => error,

@@ -16,6 +16,7 @@ mod source;
 mod verify;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::advice::Advice;
@@ -23,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
-use crate::sync::advice::with_advice;
+use crate::sync::advice::{marker_of, with_advice};
 use crate::target_state::TargetState;
 use crate::units::check_change_map;
 use endpoint::source::SyncContext;
@@ -97,15 +98,17 @@ fn sync_once(
     let target = dense.as_ref().unwrap_or(target);
     let source =
         checked(source, target, options).map_err(|error| error.leaving(TargetState::Untouched))?;
+    let commits = AtomicBool::new(false);
     let context = SyncContext {
         source: &source,
         target,
         options,
         work,
+        commits: &commits,
     };
     let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
-            refuse_own_source(&source, &*storage)
+            refuse_own_source(&source, &storage)
                 .map_err(|error| error.leaving(TargetState::Untouched))?;
             with_usable_map(&context, &storage)
         }
@@ -113,6 +116,11 @@ fn sync_once(
     });
     let mut report = done.map_err(|error| {
         drop_part_of_manifest(&error, target, options);
+        let unmarked = matches!(marker_of(target), Ok(None));
+        let error = match unmarked && !commits.load(Ordering::Relaxed) {
+            true => error.leaving(TargetState::Untouched),
+            false => error,
+        };
         with_advice(error, target).at_path(target.path())
     })?;
     report.trusts_manifest |= source.backend.trusts_manifests();
@@ -166,7 +174,11 @@ fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
         Some(job) => Some(log::kept_log::keep(context.target.redo_log(), job)?),
         None => None,
     };
-    let mut report = commit::full_copy::sync_full(context, None)?;
+    let copied = commit::full_copy::sync_full(context, None);
+    let mut report = copied.map_err(|error| match context.target.open_if_there() {
+        Ok(None) => error.leaving(TargetState::Untouched),
+        _ => error.leaving(TargetState::Complete),
+    })?;
     report.notes.extend(kept);
     report.notes.extend(note);
     Ok(report)
@@ -207,6 +219,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         FoundState::Rerun(marker)
             if in_place && marker.held == options.hold && !options.dry_run =>
         {
+            context.commits.store(true, Ordering::Relaxed);
             let report = commit::in_place::sync_marked(context, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;
             return Ok(report);
@@ -291,6 +304,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         report.notes.extend(note);
         return Ok(report);
     }
+    context.commits.store(true, Ordering::Relaxed);
     let mut report = match (mode, context.options.safety) {
         _ if replaces && !carries => {
             let mut looked =
@@ -339,7 +353,11 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
 
 /// Refuses a target that shares its bytes with the source, also where the caller named no sources
 /// when it opened the target.
-fn refuse_own_source(source: &Source, target: &dyn Storage) -> Result<()> {
+fn refuse_own_source(source: &Source, target: &Arc<dyn Storage>) -> Result<()> {
+    if source.is_in(target) {
+        let what = "source and target are one storage";
+        return Err(Error::new(ErrorKind::InUse, what).at_path(target.path()));
+    }
     let Some(target) = target.host_file()? else {
         return Ok(());
     };

@@ -11,7 +11,7 @@ use imago::format::drivers::FormatDriverInstance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo, read_padded_at};
-use crate::storage::{HostFile, Storage, past_end};
+use crate::storage::{HostFile, Storage, next_data, past_end};
 use crate::units::Extent;
 
 use super::parent::Parent;
@@ -92,7 +92,7 @@ impl Foreign {
         Ok(match place {
             Backing::Packed => Extent::data(range),
             Backing::Zero => Extent::zero(range),
-            Backing::File(at) => match self.file.next_data(at)? {
+            Backing::File(at) => match next_data(&*self.file, at)? {
                 // The end of the disk may lie behind that of the file; reading says what is wrong.
                 None => Extent::data(range),
                 Some(data) if data.start <= at => {

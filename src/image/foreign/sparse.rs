@@ -1,5 +1,5 @@
-//! Sparse VMDK files: whole disks (`monolithicSparse`, `streamOptimized`), and the sparse extents of
-//! a disk that a descriptor makes of several.
+//! Sparse VMDK files: whole disks (`monolithicSparse`, `streamOptimized`), and the sparse extents
+//! of a disk that a descriptor makes of several.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageInfo, ImageOptions, Layout};
-use crate::storage::{HostFile, Storage, past_end};
+use crate::storage::{HostFile, Storage, next_data, past_end};
 use crate::units::{Extent, ExtentKind};
 
 use super::descriptor::{Descriptor, ExtentContent, SIGNATURE, described_by, part_of_a_disk};
@@ -135,7 +135,7 @@ impl Vmdk {
             },
             Content::Flat { file, first } => {
                 let at = first.saturating_add(inside.start);
-                match file.next_data(at)? {
+                match next_data(&**file, at)? {
                     // The file may be too short; reading says so.
                     None => (ExtentKind::Data, len),
                     Some(data) if data.start <= at => (ExtentKind::Data, len.min(data.end - at)),

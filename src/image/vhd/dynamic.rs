@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use crate::error::{Error, Result};
 use crate::image::gate::Chain;
 use crate::image::{Format, Image, ImageInfo, ImageOptions, read_padded_at};
-use crate::storage::{HostFile, Storage, past_end};
+use crate::storage::{HostFile, Storage, next_data, past_end};
 use crate::units::Extent;
 
 use super::bitmap::{Bitmaps, Bits, runs};
@@ -250,7 +250,7 @@ impl Dynamic {
         let place = self.shape.payload_at(entry) + within;
         let place_end = self.shape.end(entry);
         if !known.contains(&place) {
-            *known = match self.storage.next_data(place)? {
+            *known = match next_data(&*self.storage, place)? {
                 Some(data) => data,
                 None => u64::MAX..u64::MAX,
             };

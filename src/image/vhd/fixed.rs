@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Change, Format, Image, ImageInfo, ImageMut, Patch};
-use crate::storage::{HostFile, Storage, past_end};
+use crate::storage::{HostFile, Storage, next_data, past_end};
 use crate::units::Extent;
 
 use super::facts::footer_facts;
@@ -66,7 +66,7 @@ impl Image for Fixed {
         if offset >= disk_len {
             return Ok(None);
         }
-        Ok(Some(match self.storage.next_data(offset)? {
+        Ok(Some(match next_data(&*self.storage, offset)? {
             Some(data) if data.start > offset => Extent::zero(offset..data.start.min(disk_len)),
             Some(data) => Extent::data(offset..data.end.min(disk_len)),
             None => Extent::zero(offset..disk_len),

@@ -9,7 +9,7 @@ use super::image::{Tables, Vhdx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo};
-use crate::storage::HostFile;
+use crate::storage::{HostFile, next_data};
 use crate::units::{Extent, ExtentKind};
 
 /// Where a stretch of guest bytes comes from.
@@ -327,7 +327,7 @@ impl Vhdx {
             }
             Backing::File(at) => {
                 // First where the data ends, then how far the blocks lie in one row up to there.
-                let (kind, end) = match self.storage.next_data(at)? {
+                let (kind, end) = match next_data(&*self.storage, at)? {
                     Some(data) if data.start <= at => (ExtentKind::Data, data.end),
                     Some(data) => (ExtentKind::Zero, data.start),
                     None => (ExtentKind::Zero, u64::MAX),

@@ -8,7 +8,7 @@ use super::geometry::{Geometry, Role};
 use super::space::{Bits, Space};
 use super::structure::read_vec;
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, next_data};
 
 /// What the pass over the block table found.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Survey {
         };
         let end = geometry.bat.start + geometry.entry_count(disk_len) * 8;
         let mut at = geometry.bat.start;
-        while let Some(data) = storage.next_data(at)? {
+        while let Some(data) = next_data(storage, at)? {
             // Whole entries, also where the hole before them ends inside one.
             let start = data.start.max(at) / 8 * 8;
             let stop = data.end.next_multiple_of(8).min(end);

@@ -9,6 +9,7 @@ use super::run::{Session, Side};
 use super::source_server::SourceServer;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
 use crate::image::ImageOptions;
 use crate::path_bytes::bytes_of;
 use crate::progress::Work;
@@ -21,6 +22,7 @@ use crate::remote::wire::outcome::Fault;
 use crate::remote::wire::request::{RemoteJob, TargetJob};
 use crate::storage::SourceOptions;
 use crate::sync::{CachedSource, HostTargetOptions, Source, SyncOptions, SyncReport};
+use crate::target_state::TargetState;
 
 /// A connection to an agent, which waits for a job, but no longer than for an end that is silent.
 pub struct Client {
@@ -157,9 +159,9 @@ impl RemoteTarget {
         options: &SyncOptions,
         work: &Work,
     ) -> Result<SyncReport> {
-        let job = self.job(options)?;
-        let image = source.image().ok_or_else(RemoteTarget::both_remote)?;
-        let mut client = self.client.take().ok_or_else(RemoteTarget::used)?;
+        let (job, image, mut client) = self
+            .prepare(source, options)
+            .map_err(|error| error.leaving(TargetState::Untouched))?;
         if let Some(reason) = cached.as_ref().and_then(CachedSource::reason) {
             work.progress()
                 .note(&format!("{reason}; the source is read"));
@@ -188,6 +190,17 @@ impl RemoteTarget {
         let mut report = report.map_err(|error| explain(&mut client.connection, error))?;
         report.traffic = Some(traffic);
         Ok(report)
+    }
+
+    fn prepare<'s>(
+        &mut self,
+        source: &'s Source,
+        options: &SyncOptions,
+    ) -> Result<(RemoteJob, &'s Arc<dyn Image>, Client)> {
+        let job = self.job(options)?;
+        let image = source.image().ok_or_else(RemoteTarget::both_remote)?;
+        let client = self.client.take().ok_or_else(RemoteTarget::used)?;
+        Ok((job, image, client))
     }
 
     /// The error for a source that is not on this host either.

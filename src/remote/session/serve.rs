@@ -26,6 +26,7 @@ use crate::remote::wire::request::{RemoteJob, TargetJob};
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
+use crate::target_state::TargetState;
 use crate::units::BlockSize;
 
 /// What an agent may do for its client.
@@ -245,7 +246,7 @@ impl Agent<'_> {
         });
         let (target, options) = match opened {
             Ok(opened) => opened,
-            Err(error) => return refuse(session, error),
+            Err(error) => return refuse(session, error.leaving(TargetState::Untouched)),
         };
         let remote = RemoteSource::open(session, &Limits::default(), self.work.cancel())?;
         let remote = Arc::new(remote);

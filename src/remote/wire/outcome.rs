@@ -12,6 +12,7 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::shown_paths::ShownPaths;
 use crate::sync::{Outcome, SyncReport, Verified};
+use crate::target_state::TargetState;
 
 /// How a sync ended at the remote end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct Fault {
     advice: Vec<Advice>,
     /// Whether the target at the end that failed is marked as incomplete now.
     pub marked: bool,
+    target_state: Option<TargetState>,
 }
 
 impl RemoteOutcome {
@@ -143,6 +145,7 @@ impl Fault {
             text: error.without_advice(),
             advice: error.advice().to_vec(),
             marked,
+            target_state: error.target_state(),
         }
     }
 
@@ -163,7 +166,12 @@ impl Fault {
             true => ErrorKind::Incomplete,
             false => choice(&KINDS, self.kind).unwrap_or(ErrorKind::Io),
         };
-        Error::new(kind, format!("{SAYS}{}", self.text)).advise_all(self.advice.clone())
+        let error = Error::new(kind, format!("{SAYS}{}", self.text));
+        let error = error.advise_all(self.advice.clone());
+        match self.target_state {
+            Some(state) => error.leaving(state),
+            None => error,
+        }
     }
 
     /// An error of the other end in its own words, to be told it again.
@@ -181,6 +189,10 @@ impl Fault {
         out.byte(self.kind);
         out.text(self.text.as_bytes());
         out.flag(self.marked);
+        out.byte(match &self.target_state {
+            Some(state) => index_of(&TARGET_STATES, state),
+            None => NO_STATE,
+        });
         out.number(self.advice.len() as u64);
         self.advice
             .iter()
@@ -192,6 +204,10 @@ impl Fault {
             kind: from.byte()?,
             text: from.string()?,
             marked: from.flag()?,
+            target_state: match from.byte()? {
+                NO_STATE => None,
+                number => Some(choice(&TARGET_STATES, number)?),
+            },
             advice: (0..from.count(ADVICE_MOST)?)
                 .map(|_| take_advice(from))
                 .collect::<Result<_>>()?,
@@ -230,6 +246,17 @@ fn take_advice(from: &mut Take<'_>) -> Result<Advice> {
 /// The number of the first advice that carries something.
 const WORDS: u8 = 200;
 const ADVICE_MOST: usize = 64;
+
+/// Of an error that has no target.
+const NO_STATE: u8 = 255;
+
+const TARGET_STATES: [TargetState; 5] = [
+    TargetState::Untouched,
+    TargetState::Complete,
+    TargetState::Recover,
+    TargetState::RunAgain,
+    TargetState::Held,
+];
 
 const SAYS: &str = "the other end: ";
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::target::Target;
 use crate::advice::Advice;
@@ -30,6 +31,8 @@ pub struct Source {
     pub(in crate::sync) privacy: Privacy,
     /// What changed in it, as its own tracker knows.
     changes: Option<Vec<Range<u64>>>,
+    /// The storage that it is read from, where the caller made that.
+    storage: Option<Arc<dyn Storage>>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
     warnings: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Source {
             backend,
             manifest: None,
             changes: None,
+            storage: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
             warnings: Vec::new(),
@@ -76,6 +80,19 @@ impl Source {
     pub fn with_manifest(mut self, manifest: Manifest) -> Self {
         self.manifest = Some(manifest);
         self
+    }
+
+    /// Names the storage that the image is in: no target may be in the same one.
+    #[must_use]
+    pub(crate) fn in_storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// Whether it is read from this very storage.
+    pub(in crate::sync) fn is_in(&self, storage: &Arc<dyn Storage>) -> bool {
+        let own = self.storage.as_ref();
+        own.is_some_and(|own| std::ptr::addr_eq(Arc::as_ptr(own), Arc::as_ptr(storage)))
     }
 
     /// Replaces the [changes](Source::changes).
@@ -203,6 +220,8 @@ pub(in crate::sync) struct SyncContext<'a> {
     pub target: &'a Target,
     pub options: &'a SyncOptions,
     pub work: &'a Work,
+    /// Whether what writes to the target was begun: before that an error leaves it untouched.
+    pub commits: &'a AtomicBool,
 }
 
 impl SyncContext<'_> {

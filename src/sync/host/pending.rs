@@ -97,8 +97,12 @@ pub enum PendingState {
 ///
 /// # Errors
 /// `NotFound` for a missing directory, `Io`.
-pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>> {
-    let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(directory.as_ref())?);
+pub fn pending(directory: impl AsRef<Path>) -> Result<Vec<Pending>> {
+    pending_within(directory.as_ref(), &Limits::default())
+}
+
+fn pending_within(directory: &Path, limits: &Limits) -> Result<Vec<Pending>> {
+    let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(directory)?);
     let mut names = directory.names()?;
     names.sort();
     let mut found = Vec::new();
@@ -125,7 +129,7 @@ pub fn recover_all(
     options: &HostTargetOptions,
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
-    let all = pending(directory.as_ref(), &options.image.limits)?;
+    let all = pending_within(directory.as_ref(), &options.image.limits)?;
     let wanted = |it: &Pending| is_incomplete(it.state) || is_doubtful(it);
     let marked = all.into_iter().filter(wanted);
     let mut options = options.clone();

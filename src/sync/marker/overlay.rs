@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Result;
-use crate::storage::{HostFile, Storage};
+use crate::storage::{HostFile, Storage, next_data};
 
 /// Shows a marked target as if it carried no marker: the regions under the marker live in memory,
 /// with the bytes they had before, and take all changes; everything else goes through.
@@ -217,7 +217,7 @@ impl Storage for OverlayStorage {
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         let len = self.len()?;
-        let inner = self.inner.next_data(offset)?;
+        let inner = next_data(&*self.inner, offset)?;
         let regions = self.regions();
         let region = regions
             .iter()

@@ -33,7 +33,7 @@ pub enum Recovered {
     /// The target is entirely as it was. What an unfinished run logged is kept: the same sync, run
     /// again, takes it over; [`discard`](crate::discard) drops it.
     Old,
-    /// The target is entirely as it should become.
+    /// What the sync changes is all there.
     New,
     /// An in-place sync is unfinished: the target stays marked until the same sync runs again.
     Rerun,
@@ -43,7 +43,8 @@ pub enum Recovered {
     /// it was, the target holds what was given; the rest may be a mixture of old and new.
     Forgotten,
     /// A complete log that the marked disk of an unfinished sync may need, wherever that is now,
-    /// was kept under the id of its job; a note of the progress names it. The target, if there is
+    /// was kept under the id of its job; a note names it
+    /// ([`Work::on_note`](crate::Work::on_note)). The target, if there is
     /// one, was not changed.
     Kept,
 }

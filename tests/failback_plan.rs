@@ -693,3 +693,27 @@ identity = "web1-system"
 primary = "/vm/web1.vhd"
 recovery = "/mnt/cloud/web1.raw"
 "#;
+
+#[test]
+fn disks_are_deleted_only_after_a_proof_and_chosen_vms_make_a_plan_of_their_own() {
+    let plan = Plan::builder("shop", SiteName::Recovery)
+        .vm("db1")
+        .disk("db1-system", "/p/db1.raw", "/r/db1.raw")
+        .group("web")
+        .vm("web1")
+        .disk("web1-system", "/p/web1.raw", "/r/web1.raw")
+        .build()
+        .unwrap();
+    let discards = |proof: &str| {
+        let job = format!("[job]\ndiscard_baseline = true\nproof = \"{proof}\"");
+        Plan::parse(&plan.text().replace("[job]", &job))
+    };
+    assert!(discards("after-activation").unwrap().discard_baseline);
+    let error = discards("skip").unwrap_err().to_string();
+    assert!(error.contains("key `job.discard_baseline`"), "{error}");
+
+    let chosen = plan.choose(&["web1".to_owned()], Some("shop-web")).unwrap();
+    assert_eq!((&chosen.name[..], chosen.groups.len()), ("shop-web", 1));
+    assert_eq!(chosen.vms().next().unwrap().name, "web1");
+    assert_eq!(plan.choose(&[], None).unwrap(), plan);
+}

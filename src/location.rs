@@ -229,6 +229,22 @@ impl Location {
         }
     }
 
+    /// Reads the address of a disk at a web server.
+    ///
+    /// # Errors
+    /// As [`parse`](Location::parse); `InvalidInput` for any other location.
+    pub fn parse_web(text: impl AsRef<Path>) -> Result<WebAddress> {
+        match Self::parse(text.as_ref())? {
+            Location::Web(address) => Ok(address),
+            other => {
+                let what = "this must be the address of a disk at a web server";
+                Err(Error::new(ErrorKind::InvalidInput, what)
+                    .at_path(other.to_string())
+                    .advise("write https://HOST/PATH, @FILE or env:NAME"))
+            }
+        }
+    }
+
     /// Reads where a disk is whose bytes this host can read itself, without an agent.
     ///
     /// # Errors

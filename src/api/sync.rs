@@ -11,7 +11,7 @@ use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CreateFormat, Format};
 use crate::limits::Limits;
-use crate::location::Location;
+use crate::location::{Location, WebAddress};
 use crate::progress::Work;
 use crate::remote::{Client, ConnectOptions};
 use crate::storage::{Allocation, FileRef, HostFile};
@@ -118,7 +118,16 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Uses the ranges of [`only`](Sync::only) with a target manifest although it is not known
+    /// Looks only for what changed since `older`, an earlier snapshot of the disk, of which the
+    /// target holds the bytes. Used where the [target manifest](Sync::target_manifest) records that
+    /// the target was made from `older` and is as that sync left it; else the disks are compared, a
+    /// note of the report tells why, and which snapshot the target holds is recorded.
+    pub fn since(mut self, older: WebAddress) -> Self {
+        self.options.since = Some(older);
+        self
+    }
+
+    /// Uses the ranges of [`only`](Sync::only), or what changed [`since`](Sync::since), with a target manifest although it is not known
     /// whether the target is as the last sync left it. A device is such a target.
     pub fn trust_target(mut self) -> Self {
         self.options.trust_target = true;
@@ -326,6 +335,7 @@ impl<'a> Sync<'a> {
             (options.safety != Safety::Atomic, "safety"),
             (options.cloning != Cloning::Auto, "cloning"),
             (options.change_map.is_some(), "only"),
+            (options.since.is_some(), "since"),
             (self.manifest.is_some(), "target_manifest"),
             (open.create.is_some(), "create"),
             (options.skip_unreadable, "skip_unreadable"),
@@ -340,6 +350,10 @@ impl<'a> Sync<'a> {
         ];
         if let Origin::Delta(_) = self.origin {
             refuse_set(&for_disks, "a delta file is applied as a whole, atomically")?;
+        }
+        if let SyncTarget::Location(Location::Remote(_)) = self.target {
+            let of_this_host = [(options.since.is_some(), "since")];
+            refuse_set(&of_this_host, "the target is on another host")?;
         }
         if let SyncTarget::Storage { .. } = self.target {
             let what = "a storage of the caller's own is written where it is, as it is";

@@ -308,6 +308,12 @@ pub(super) fn here() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(Location::parse_here)
 }
 
+/// Reads the address of a disk at a web server.
+#[cfg(feature = "http")]
+pub(super) fn web_address() -> impl TypedValueParser<Value = WebAddress> {
+    OsStringValueParser::new().try_map(Location::parse_web)
+}
+
 /// Reads where a disk is whose bytes this host reads itself.
 pub(super) fn readable() -> impl TypedValueParser<Value = Location> {
     OsStringValueParser::new().try_map(Location::parse_readable)

@@ -100,7 +100,7 @@ fn open(
 fn refuse_misplaced(args: &Args) -> Result<()> {
     let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what));
     let has_cache = args.manifest_cache.is_some();
-    if args.changes.is_some() {
+    if args.changes.is_some() || args.since().is_some() {
         refuse_unchecked(args)?;
     }
     match (&args.source, &args.target) {
@@ -123,6 +123,7 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
                 (args.log_dir.is_some(), "--log-dir"),
                 (args.hold, "--hold"),
                 (args.changes.is_some(), "--changes"),
+                (args.since().is_some(), "--since"),
             ];
             match of_this_host.iter().find(|(is_given, _)| *is_given) {
                 Some((_, option)) => refuse(format!(

@@ -83,6 +83,14 @@ pub(crate) struct Args {
     /// --target-manifest or --trust-target.
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
     pub changes: Option<ChangesArg>,
+    /// Look only for what changed since OLD, the snapshot of which TARGET holds the disk
+    ///
+    /// OLD is the address of an earlier snapshot of SOURCE, https://… (also @FILE, env:NAME). The
+    /// server's list is used where --target-manifest records that TARGET was made from OLD; else
+    /// the disks are compared, and which snapshot TARGET holds is recorded.
+    #[cfg(feature = "http")]
+    #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "OLD", value_parser = args::web_address())]
+    pub since: Option<crate::WebAddress>,
     /// Use a change map although nothing tells whether the target is as the last sync left it
     #[arg(long, hide_short_help = true, help_heading = EXPERT)]
     pub trust_target: bool,
@@ -164,6 +172,14 @@ impl Args {
             .with_sources(sources.iter().cloned())
     }
 
+    /// The snapshot of which the target holds the disk.
+    pub(super) fn since(&self) -> Option<&crate::WebAddress> {
+        #[cfg(feature = "http")]
+        return self.since.as_ref();
+        #[cfg(not(feature = "http"))]
+        return None;
+    }
+
     pub(super) fn sync_options(&self) -> crate::Result<SyncOptions> {
         let file_ref = |path: &PathBuf| FileRef::to_write(path);
         let manifest = self.target_manifest.as_ref().map(file_ref).transpose()?;
@@ -182,6 +198,7 @@ impl Args {
             .with_allow_shrink(self.allow_shrink)
             .with_allow_larger(self.allow_larger)
             .with_skip_unreadable(self.skip_unreadable)
+            .with_since(self.since().cloned())
             .with_trust_target(self.trust_target)
             .with_dry_run(self.dry_run))
     }

@@ -236,20 +236,23 @@ pub(crate) mod intent {
     }
 }
 
-/// A stamp record: which state of which file or device the manifest describes.
+/// A stamp record: 32 bytes that the manifest is bound to.
 pub(crate) mod stamp {
     use super::{Digest, field};
 
-    const MAGIC: [u8; 8] = *b"ddstamp\x1a";
+    /// Which state of which file or device the manifest describes.
+    pub(crate) const OF_DISK: [u8; 8] = *b"ddstamp\x1a";
+    /// The identity of the source whose disk the manifest describes.
+    pub(crate) const OF_SOURCE: [u8; 8] = *b"ddsource";
     const AT_ROOT: usize = 8;
     const AT_FINGERPRINT: usize = 40;
     const AT_CHECKSUM: usize = 72;
     const LEN: usize = 80;
 
     /// A record that binds `fingerprint` to the manifest with `root`.
-    pub(crate) fn encode(root: &Digest, fingerprint: &[u8; 32]) -> [u8; LEN] {
+    pub(crate) fn encode(magic: &[u8; 8], root: &Digest, fingerprint: &[u8; 32]) -> [u8; LEN] {
         let mut record = [0; LEN];
-        record[..AT_ROOT].copy_from_slice(&MAGIC);
+        record[..AT_ROOT].copy_from_slice(magic);
         record[AT_ROOT..AT_FINGERPRINT].copy_from_slice(root);
         record[AT_FINGERPRINT..AT_CHECKSUM].copy_from_slice(fingerprint);
         let checksum = crc32fast::hash(&record[..AT_CHECKSUM]);
@@ -257,12 +260,16 @@ pub(crate) mod stamp {
         record
     }
 
-    /// Splits the first record off `bytes`; `None` when there is none that is whole and bound to
-    /// `root`.
-    pub(crate) fn decode<'a>(bytes: &'a [u8], root: &Digest) -> Option<([u8; 32], &'a [u8])> {
+    /// Splits the first record off `bytes`; `None` when there is none that is whole, begins with
+    /// `magic` and is bound to `root`.
+    pub(crate) fn decode<'a>(
+        magic: &[u8; 8],
+        bytes: &'a [u8],
+        root: &Digest,
+    ) -> Option<([u8; 32], &'a [u8])> {
         let (record, rest) = bytes.split_at_checked(LEN)?;
         let checksum = u32::from_le_bytes(field(record, AT_CHECKSUM));
-        let whole = record[..AT_ROOT] == MAGIC
+        let whole = record[..AT_ROOT] == magic[..]
             && record[AT_ROOT..AT_FINGERPRINT] == root[..]
             && record[AT_CHECKSUM + 4..] == [0; 4]
             && crc32fast::hash(&record[..AT_CHECKSUM]) == checksum;

@@ -44,6 +44,7 @@ pub use write::{ManifestWriter, Sink};
 
 pub(crate) use ranges::{Gathered, RangeSet};
 pub(crate) use read::{Node, Row, blocks_of};
-pub(crate) use target_manifest::{begin, begin_for, commit_left, forget_left, refuse_other};
+pub(crate) use target_manifest::{begin, begin_for, commit_left, forget_left};
+pub(crate) use target_manifest::{note_source, refuse_other};
 pub(crate) use tree::{child_of, parent_of};
 pub(crate) use update::same_block_size;

@@ -9,7 +9,9 @@ use super::ranges::RangeSet;
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp, Storage};
+use crate::storage::{
+    Access, FileId, FileRef, FileStorage, Privacy, SourceIdentity, SourceStamp, Storage,
+};
 
 /// A manifest that stands for reading its disk, except where it has intents.
 ///
@@ -31,6 +33,8 @@ opaque!(TargetManifest);
 struct Notes {
     /// The state of the disk's file or device that the manifest describes, where that is known.
     fingerprint: Option<[u8; 32]>,
+    /// The source whose disk the manifest describes, where that is known.
+    source: Option<SourceIdentity>,
     in_doubt: RangeSet,
 }
 
@@ -82,6 +86,11 @@ impl TargetManifest {
     /// Whether it is noted which state of the disk's file or device the manifest describes.
     pub fn is_noted(&self) -> bool {
         self.notes.fingerprint.is_some()
+    }
+
+    /// Which source has the disk that the manifest describes, where that was noted.
+    pub fn source(&self) -> Option<SourceIdentity> {
+        self.notes.source
     }
 
     /// Says that the bytes of `ranges` are about to change. Durable when it returns.
@@ -343,10 +352,25 @@ pub(crate) fn note_state(
 ) -> Result<()> {
     if let Some(fingerprint) = fingerprint(disk)? {
         let root = Manifest::from_storage(file.clone(), limits)?.root();
-        let record = stamp::encode(root.as_bytes(), &fingerprint);
+        let record = stamp::encode(&stamp::OF_DISK, root.as_bytes(), &fingerprint);
         file.write_all_at(&record, file.len()?)?;
     }
     file.sync()
+}
+
+/// Notes in the manifest that `file` holds which source has the disk that it describes. Not
+/// durable.
+///
+/// # Errors
+/// `Malformed`, `LimitExceeded` for what `file` holds; `Io`, `NoSpace`.
+pub(crate) fn note_source(
+    file: &Arc<dyn Storage>,
+    source: &SourceIdentity,
+    limits: &Limits,
+) -> Result<()> {
+    let root = Manifest::from_storage(file.clone(), limits)?.root();
+    let record = stamp::encode(&stamp::OF_SOURCE, root.as_bytes(), &source.0);
+    file.write_all_at(&record, file.len()?)
 }
 
 /// Refuses a place that holds something other than a manifest, which a new one would destroy. A
@@ -383,8 +407,8 @@ fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Re
             .at_path(storage.path()));
     };
     let mut notes = Notes {
-        fingerprint: None,
         in_doubt: RangeSet::everything(),
+        ..Notes::default()
     };
     let Some(len) = usize::try_from(len)
         .ok()
@@ -402,8 +426,11 @@ fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Re
         if let Some((in_doubt, after)) = intent::decode(rest, root) {
             ranges.extend(in_doubt);
             rest = after;
-        } else if let Some((fingerprint, after)) = stamp::decode(rest, root) {
+        } else if let Some((fingerprint, after)) = stamp::decode(&stamp::OF_DISK, rest, root) {
             notes.fingerprint = Some(fingerprint);
+            rest = after;
+        } else if let Some((source, after)) = stamp::decode(&stamp::OF_SOURCE, rest, root) {
+            notes.source = Some(SourceIdentity(source));
             rest = after;
         } else {
             return Ok(notes);

@@ -23,6 +23,7 @@ mod memory;
 mod mmap;
 mod privacy;
 mod side_files;
+mod source_identity;
 #[cfg(feature = "http")]
 mod web;
 
@@ -70,5 +71,6 @@ pub(crate) use side_files::scratch::scratch;
 pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
 #[cfg(feature = "failback")]
 pub(crate) use side_files::small_file;
+pub use source_identity::SourceIdentity;
 #[cfg(feature = "http")]
 pub use web::WebStorage;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Storage;
 use super::azure::PageBlob;
 use super::http::{HttpOptions, HttpStorage, Resource};
+use super::{SourceIdentity, Storage};
 use crate::error::Result;
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
@@ -51,6 +51,14 @@ impl WebStorage {
         match self {
             WebStorage::Plain(storage) => storage.check(),
             WebStorage::PageBlob(blob) => blob.check(),
+        }
+    }
+
+    /// What tells these bytes from all others, where the server has a strong `ETag` for them.
+    pub fn identity(&self) -> Option<SourceIdentity> {
+        match self {
+            WebStorage::Plain(storage) => storage.identity(),
+            WebStorage::PageBlob(blob) => blob.blob().source_identity(),
         }
     }
 

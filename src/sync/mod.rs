@@ -30,6 +30,7 @@ use crate::units::check_change_map;
 use endpoint::source::SyncContext;
 use marker::overlay::OverlayStorage;
 use recovery::state::{FoundState, Touch};
+use scan::since::Since;
 
 pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
@@ -44,7 +45,7 @@ pub use host::side::{Diff, HostSide};
 pub use host::source::HostSource;
 pub use host::target::{HostTarget, HostTargetOptions, LOG_DIR};
 #[cfg(feature = "http")]
-pub use host::web_source::{ChangedSince, WebSource};
+pub use host::web_source::WebSource;
 pub use marker::format::Marker;
 pub use options::{Cloning, Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, forget};
@@ -56,6 +57,7 @@ pub(crate) use scan::estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use scan::estimate::{Sample, sample};
 pub use source::backend::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
 pub(crate) use source::checked::TargetCheck;
+pub use source::history::{ChangedSince, History};
 
 /// Makes `target` hold what `source` holds.
 ///
@@ -184,15 +186,32 @@ fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
     Ok(report)
 }
 
-/// Leaves a change map out that cannot be used with the target manifest.
+/// Takes what changed since a snapshot for the change map, and leaves a map out that cannot be used
+/// with the target manifest.
 fn with_usable_map(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
-    let Some(why) = scan::target_manifest::doubt_of_map(context, &**storage)? else {
-        let mut report = onto_existing(context, storage)?;
-        report.trusts_map = context.options.change_map.is_some();
-        return Ok(report);
+    let doubt = scan::target_manifest::doubt_of_map(context, &**storage)?;
+    let found = match (doubt, &context.options.since) {
+        (Some(why), _) => Since::Everywhere(why.to_owned()),
+        (None, Some(older)) => scan::since::changes(context, older)?,
+        (None, None) => {
+            let mut report = onto_existing(context, storage)?;
+            report.trusts_map = context.options.change_map.is_some();
+            return Ok(report);
+        }
     };
-    let options = context.options.clone().with_change_map(None);
-    let options = &options;
+    let (map, note) = match found {
+        Since::Within(map, note) => (Some(map), note),
+        Since::Everywhere(why) => {
+            let what = match &context.options.since {
+                Some(older) => format!("what changed since {older}"),
+                None => "the change map".to_owned(),
+            };
+            let note = format!("{what} was not used, and the disks were compared: {why}");
+            (None, note)
+        }
+    };
+    let trusts_map = map.is_some();
+    let options = &context.options.clone().with_change_map(map);
     let mut report = onto_existing(
         &SyncContext {
             options,
@@ -200,7 +219,7 @@ fn with_usable_map(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Res
         },
         storage,
     )?;
-    let note = format!("the change map was not used, and the disks were compared: {why}");
+    report.trusts_map = trusts_map;
     report.notes.push(note);
     Ok(report)
 }
@@ -395,10 +414,13 @@ fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {
 }
 
 fn refuse_change_map(options: &SyncOptions) -> Result<()> {
-    if options.change_map.is_none() || options.mode != Mode::Full {
-        return Ok(());
-    }
-    let what = "a change map does not go with a full copy";
+    let what = match (&options.change_map, &options.since) {
+        (Some(_), Some(_)) => "a change map and what changed since a snapshot are two change maps",
+        (None, None) => return Ok(()),
+        _ if options.mode != Mode::Full => return Ok(()),
+        (Some(_), None) => "a change map does not go with a full copy",
+        (None, Some(_)) => "what changed since a snapshot does not go with a full copy",
+    };
     Err(Error::new(ErrorKind::InvalidInput, what))
 }
 

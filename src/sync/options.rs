@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::location::WebAddress;
 use crate::setters::setters;
 use crate::storage::FileRef;
 use crate::units::BlockSize;
@@ -96,6 +97,12 @@ pub struct SyncOptions {
     /// sync left it, and that is known; otherwise the disks are compared, and a note of the
     /// report gives the reason.
     pub change_map: Option<Vec<Range<u64>>>,
+    /// The snapshot at the source of which the target holds the disk: only what changed since is
+    /// looked for, as the server knows it. Used where the [target
+    /// manifest](SyncOptions::target_manifest) records that the target was made from it and is as
+    /// the last sync left it; otherwise the disks are compared, and a note of the report gives the
+    /// reason. Not with a change map, nor for a full copy.
+    pub since: Option<WebAddress>,
     /// Whether a change map is used with a target manifest although nothing tells whether the
     /// target is as the last sync left it, as of a device.
     pub trust_target: bool,
@@ -131,6 +138,8 @@ setters! {
     with_target_manifest, target_manifest: Option<FileRef>;
     /// Replaces [`SyncOptions::change_map`].
     with_change_map, change_map: Option<Vec<Range<u64>>>;
+    /// Replaces [`SyncOptions::since`].
+    with_since, since: Option<WebAddress>;
     /// Replaces [`SyncOptions::trust_target`].
     with_trust_target, trust_target: bool;
     /// Replaces [`SyncOptions::block_size`].

@@ -4,19 +4,19 @@ use std::process::Command;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::storage::{HttpOptions, SourceOptions};
-use diskdelta::sync::{ChangedSince, WebSource};
+use diskdelta::sync::{ChangedSince, History, WebSource};
 use diskdelta::{CancelToken, WebAddress};
 
 use crate::blob::{self, Blob, Service, refused};
 use crate::fixture::{COMMAND, Fixture, Run, noise};
 use crate::server::{Request, Response, Server};
 
-const OLD: &str = "/md-old/abcd";
-const NEW: &str = "/md-new/abcd";
-const MIB: usize = 1 << 20;
+pub const OLD: &str = "/md-old/abcd";
+pub const NEW: &str = "/md-new/abcd";
+pub const MIB: usize = 1 << 20;
 
 /// A disk with data, holes, and data again.
-fn disk(seed: u64) -> Vec<u8> {
+pub fn disk(seed: u64) -> Vec<u8> {
     let mut bytes = noise(8 * MIB, seed);
     bytes[2 * MIB..6 * MIB].fill(0);
     bytes
@@ -33,12 +33,12 @@ fn image(bytes: &[u8], create: &str) -> Vec<u8> {
     fixture.bytes(&format!("image.{create}"))
 }
 
-fn vhd(bytes: &[u8]) -> Vec<u8> {
+pub fn vhd(bytes: &[u8]) -> Vec<u8> {
     image(bytes, "vhd-fixed")
 }
 
 /// Two snapshots of one disk: the later has pages written, cleared and written again.
-fn snapshots() -> (Vec<u8>, Vec<u8>, Service) {
+pub fn snapshots() -> (Vec<u8>, Vec<u8>, Service) {
     let old = disk(1);
     let mut new = old.clone();
     new[4096..8192].copy_from_slice(&noise(4096, 7));
@@ -52,7 +52,7 @@ fn snapshots() -> (Vec<u8>, Vec<u8>, Service) {
     (old, new, service)
 }
 
-fn serving(
+pub fn serving(
     service: &Service,
     change: impl Fn(&Request, Response) -> Response + Send + Sync + 'static,
 ) -> Server {
@@ -60,12 +60,12 @@ fn serving(
     Server::start(move |request| change(request, service.answer(request)))
 }
 
-fn address(server: &Server, service: &Service, path: &str) -> String {
+pub fn address(server: &Server, service: &Service, path: &str) -> String {
     server.at(&format!("{path}?{}", service.blobs[path].query))
 }
 
 /// Runs the command with `server` as the proxy to a host of exported disks.
-fn run(fixture: &Fixture, server: &Server, service: &Service, words: &str) -> Run {
+pub fn run(fixture: &Fixture, server: &Server, service: &Service, words: &str) -> Run {
     let host = "http://md-x1.z22.blob.storage.azure.net";
     let of = |path| format!("{host}{path}?{}", service.blobs[path].query);
     std::fs::write(fixture.path("new.url"), of(NEW)).unwrap();
@@ -210,7 +210,7 @@ fn changed(server: &Server, service: &Service) -> ChangedSince {
     let (http, cancel) = (HttpOptions::default(), CancelToken::new());
     let (image, options) = (ImageOptions::default(), SourceOptions::default());
     let source = WebSource::open(&parse(NEW), &image, &options, &http, &cancel).unwrap();
-    source.changed_since(&parse(OLD), &http, &cancel).unwrap()
+    source.changed_since(&parse(OLD), None, &cancel).unwrap()
 }
 
 /// Whether every byte in which the disks differ is in `ranges`; also how many bytes those are.
@@ -368,7 +368,7 @@ fn snapshots_of_a_storage_account_are_told_by_their_time() {
         let (image, options) = (ImageOptions::default(), SourceOptions::default());
         let source = WebSource::open(&at(&queries[1]), &image, &options, &http, &cancel).unwrap();
         source
-            .changed_since(&at(&queries[0]), &http, &cancel)
+            .changed_since(&at(&queries[0]), None, &cancel)
             .unwrap()
     };
     let answer = both.clone();

@@ -13,3 +13,4 @@ mod http;
 mod nginx;
 mod secrets;
 mod server;
+mod since;

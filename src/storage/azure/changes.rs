@@ -7,8 +7,6 @@ use super::page_blob::{PageBlob, is_of_blob};
 use super::ranges::{in_one_only, joined};
 use crate::error::{Error, Result};
 use crate::location::WebAddress;
-use crate::progress::CancelToken;
-use crate::storage::http::{HttpOptions, Resource};
 
 /// What changed from one snapshot to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +18,7 @@ pub enum BlobChanges {
     Unknown(String),
 }
 
-/// What changed from `older` to `newer`.
+/// What changed from `old` to `newer`.
 ///
 /// A list of changes alone is not believed. What one snapshot has allocated and the other has not
 /// counts as changed, whatever the list says: services exist that ignore which snapshot they were
@@ -29,25 +27,13 @@ pub enum BlobChanges {
 ///
 /// # Errors
 /// `SourceChanged`, `Cancelled`.
-pub fn changes_since(
-    newer: &PageBlob,
-    older: &WebAddress,
-    options: &HttpOptions,
-    cancel: &CancelToken,
-) -> Result<BlobChanges> {
+pub fn changes_since(newer: &PageBlob, old: &PageBlob) -> Result<BlobChanges> {
+    let older = old.blob().named();
     let unknown = |why: &str| Ok(BlobChanges::Unknown(format!("{older}: {why}")));
     let or_unknown = |error: Error| match is_of_blob(&error) {
         true => Err(error),
         false => Ok(BlobChanges::Unknown(error.to_string())),
     };
-    let old =
-        match Resource::open(older, options, cancel).and_then(|old| PageBlob::new(old, cancel)) {
-            Ok(old) => old,
-            Err(error) => return or_unknown(error),
-        };
-    if !old.blob().is_page_blob() {
-        return unknown("not a page blob");
-    }
     if old.blob().identity().len != newer.blob().identity().len {
         return unknown("the disk had another length");
     }

@@ -44,7 +44,7 @@ impl PageBlob {
         Err(Error::new(ErrorKind::Unsupported, what).at_path(blob.named().to_string()))
     }
 
-    pub(super) fn blob(&self) -> &Resource {
+    pub(in crate::storage) fn blob(&self) -> &Resource {
         &self.ahead.inner().0
     }
 

@@ -8,7 +8,7 @@ use super::read_ahead::{Fetch, ReadAhead};
 use super::resource::Resource;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
-use crate::storage::{Storage, past_end, range_end};
+use crate::storage::{SourceIdentity, Storage, past_end, range_end};
 
 /// Bytes at a web server or in an object store, which are only read: by ranges, several requests at
 /// once. Length, `ETag` and `Last-Modified` of every answer are held against the first one's.
@@ -48,6 +48,11 @@ impl HttpStorage {
     /// `SourceChanged`; those of reading.
     pub fn check(&self) -> Result<()> {
         self.resource().confirm()
+    }
+
+    /// What tells these bytes from all others, where the server has a strong `ETag` for them.
+    pub fn identity(&self) -> Option<SourceIdentity> {
+        self.resource().source_identity()
     }
 
     /// Dangers that are no errors.

@@ -8,6 +8,7 @@ use super::options::HttpOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
+use crate::storage::SourceIdentity;
 
 /// Bytes at a web server, as the first answer described them.
 pub(in crate::storage) struct Resource {
@@ -73,6 +74,14 @@ impl Resource {
 
     pub(in crate::storage) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The identity for those who keep it, of what has a strong `ETag`.
+    pub(in crate::storage) fn source_identity(&self) -> Option<SourceIdentity> {
+        let etag = self.identity.strong_etag()?;
+        let (place, len) = (self.named.place(), self.identity.len.to_le_bytes());
+        let parts = [place.as_bytes(), &len, etag.as_bytes()];
+        Some(SourceIdentity::of(&parts))
     }
 
     pub(in crate::storage) fn named(&self) -> &WebAddress {
@@ -246,6 +255,11 @@ impl Identity {
         }
     }
 
+    /// An `ETag` that no other bytes have.
+    fn strong_etag(&self) -> Option<&String> {
+        self.etag.as_ref().filter(|etag| etag.starts_with('"'))
+    }
+
     /// Whether a change that keeps the length can be noticed.
     pub(in crate::storage) fn shows_changes(&self) -> bool {
         self.etag.is_some() || self.modified.is_some()
@@ -331,8 +345,7 @@ fn described(answer: &Answer<'_>) -> Result<Described, Failure> {
 
 /// What makes the server refuse to answer with another state of the resource.
 fn conditions(address: &WebAddress, identity: &Identity) -> Vec<(&'static str, String)> {
-    let strong = identity.etag.as_ref().filter(|etag| etag.starts_with('"'));
-    match strong {
+    match identity.strong_etag() {
         // The hosts of exported disks refuse all conditions.
         Some(etag) if !address.host().starts_with("md-") => vec![("if-match", etag.clone())],
         _ => Vec::new(),

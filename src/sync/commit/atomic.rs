@@ -70,6 +70,9 @@ pub(in crate::sync) fn sync_logged(
     .inspect_err(|error| log_writer.drop_without_room(error))
     .map_err(|error| untouched(context.or_change(error)))?;
     context.check_source().map_err(untouched)?;
+    if let Some(keeper) = &keeper {
+        keeper.note_source(context).map_err(untouched)?;
+    }
     report.written_bytes = log_writer.written_bytes();
     let check = |image: &dyn Image| verify_all(context, image);
     let apply_context = ApplyContext {

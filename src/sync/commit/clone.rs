@@ -134,6 +134,9 @@ impl ClonedTarget<'_> {
             self.open()?;
         }
         context.check_source()?;
+        if let Some(keeper) = &keeper {
+            keeper.note_source(context)?;
+        }
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let clone = opened.clone();
         drop(opened);

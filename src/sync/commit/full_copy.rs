@@ -287,6 +287,9 @@ fn copy(
             let built =
                 manifest::build_to(&*image, block_size, context.work, next.storage().clone())?;
             report.root = Some(built.root());
+            if let Some(identity) = context.source.identity() {
+                manifest::note_source(next.storage(), &identity, context.limits())?;
+            }
             Some(next)
         }
         None => None,

@@ -82,7 +82,10 @@ pub(in crate::sync) fn sync_marked(
         context.check_source()?;
         writing.finish(&mut report)?;
         match &keeper {
-            Some(keeper) => keeper.replace(&**storage, context.limits()),
+            Some(keeper) => {
+                keeper.note_source(context)?;
+                keeper.replace(&**storage, context.limits())
+            }
             None => Ok(()),
         }
     });

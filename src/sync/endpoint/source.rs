@@ -13,9 +13,10 @@ use crate::image::{Format, Image, ImageInfo};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
-use crate::storage::{HostFile, Privacy, Storage};
+use crate::storage::{HostFile, Privacy, SourceIdentity, Storage};
 use crate::sync::options::{Cloning, SyncOptions};
 use crate::sync::source::backend::{SourceBackend, Visit};
+use crate::sync::source::history::History;
 use crate::sync::source::local::LocalSource;
 use crate::units::BlockSize;
 
@@ -33,6 +34,10 @@ pub struct Source {
     changes: Option<Vec<Range<u64>>>,
     /// The storage that it is read from, where the caller made that.
     storage: Option<Arc<dyn Storage>>,
+    /// Which state of it this is, where it never changes.
+    identity: Option<SourceIdentity>,
+    /// What it knows of its earlier states.
+    pub(in crate::sync) history: Option<Arc<dyn History>>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
     warnings: Vec<String>,
 }
@@ -53,6 +58,8 @@ impl Source {
             manifest: None,
             changes: None,
             storage: None,
+            identity: None,
+            history: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
             warnings: Vec::new(),
@@ -106,6 +113,22 @@ impl Source {
     /// not use it unless it is the change map of its options.
     pub fn changes(&self) -> Option<&[Range<u64>]> {
         self.changes.as_deref()
+    }
+
+    /// Says which state of it this is, and what it knows of earlier ones.
+    #[must_use]
+    pub fn with_history(
+        mut self,
+        identity: Option<SourceIdentity>,
+        history: Arc<dyn History>,
+    ) -> Self {
+        (self.identity, self.history) = (identity, Some(history));
+        self
+    }
+
+    /// Which state of it this is, where that can be told from all others.
+    pub fn identity(&self) -> Option<SourceIdentity> {
+        self.identity
     }
 
     /// Replaces the [warnings](Source::warnings).

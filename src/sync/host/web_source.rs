@@ -1,6 +1,5 @@
 //! An image to be read at a web server.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,16 +8,18 @@ use crate::image::{self, Format, Image, ImageOptions, RawUse};
 use crate::image::{refuse_container, refuse_container_name};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
-use crate::storage::{BlobChanges, HttpOptions, SourceOptions, Storage};
+use crate::storage::{BlobChanges, HttpOptions, SourceIdentity, SourceOptions, Storage};
 use crate::storage::{WebStorage, changes_since};
 use crate::sync::endpoint::source::Source;
 use crate::sync::marker::format::Marker;
+use crate::sync::source::history::{ChangedSince, History};
 
 /// An image at a web server or in an object store, open for reading.
 #[derive(Clone)]
 pub struct WebSource {
     image: Arc<dyn Image>,
     storage: WebStorage,
+    http: HttpOptions,
 }
 
 opaque!(WebSource);
@@ -58,6 +59,7 @@ impl WebSource {
         Ok(WebSource {
             image,
             storage: web,
+            http: http.clone(),
         })
     }
 
@@ -71,18 +73,16 @@ impl WebSource {
         warnings.extend(of_image.iter().map(|text| format!("{path}: {text}")));
         Source::new(self.image.clone())
             .with_warnings(warnings)
+            .with_history(self.storage.identity(), Arc::new(self.clone()))
             .with_check(Arc::new(move || storage.check()))
     }
+}
 
-    /// What of the disk may have changed since `older`, an earlier snapshot of it: guest bytes,
-    /// ascending and disjoint. All others are equal.
-    ///
-    /// # Errors
-    /// `SourceChanged`, `Cancelled`. An unknown state is no error.
-    pub fn changed_since(
+impl History for WebSource {
+    fn changed_since(
         &self,
         older: &WebAddress,
-        http: &HttpOptions,
+        holds: Option<&SourceIdentity>,
         cancel: &CancelToken,
     ) -> Result<ChangedSince> {
         let unknown = |why: &str| Ok(ChangedSince::Unknown(why.to_owned()));
@@ -98,8 +98,19 @@ impl WebSource {
         if !is_mapped {
             return unknown("offsets of the image are not those of the disk");
         }
+        let old = match WebStorage::open(older, &self.http, cancel) {
+            Ok(old) => old,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => return unknown(&error.to_string()),
+        };
+        if holds.is_some() && holds != old.identity().as_ref() {
+            return unknown("the target was last made from another snapshot");
+        }
+        let WebStorage::PageBlob(old) = old else {
+            return unknown("the older snapshot is no page blob");
+        };
         let disk_len = self.image.disk_len();
-        Ok(match changes_since(blob, older, http, cancel)? {
+        Ok(match changes_since(blob, &old)? {
             BlobChanges::Unknown(why) => ChangedSince::Unknown(why),
             BlobChanges::Known(ranges) => {
                 // Behind the disk there is only the footer.
@@ -108,16 +119,6 @@ impl WebSource {
             }
         })
     }
-}
-
-/// What of a disk may have changed since an earlier snapshot of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChangedSince {
-    /// Guest bytes that may differ, ascending and disjoint; all others are equal.
-    Known(Vec<Range<u64>>),
-    /// Unknown, for this reason.
-    Unknown(String),
 }
 
 /// The format of an exported disk, which the service wrote: a VHD by its footer, which no guest can

@@ -4,4 +4,5 @@ pub(super) mod differences;
 pub(super) mod dry_run;
 pub(super) mod estimate;
 pub(super) mod sectors;
+pub(super) mod since;
 pub(super) mod target_manifest;

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::manifest::{self, ManifestWriter, PreparedFile, TargetManifest, refuse_other};
 use crate::progress::Work;
-use crate::storage::{Access, FileRef, Storage};
+use crate::storage::{Access, FileRef, SourceIdentity, Storage};
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::units::BlockSize;
@@ -93,6 +93,19 @@ impl Keeper {
         ManifestWriter::create(self.next.storage().clone(), disk_len, self.block_size)
     }
 
+    /// Notes which source the manifest, which is written, is of.
+    ///
+    /// # Errors
+    /// `Malformed`, `Io`, `NoSpace`.
+    pub(crate) fn note_source(&self, context: &SyncContext<'_>) -> Result<()> {
+        match context.source.identity() {
+            Some(identity) => {
+                manifest::note_source(self.next.storage(), &identity, context.limits())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Makes the manifest of the source durable, its name too, so that a recovery can put it in
     /// place.
     ///
@@ -122,9 +135,27 @@ impl Keeper {
     }
 }
 
-/// Why the change map of the options cannot be used: its omissions could not be found later,
-/// because nothing tells what the target, `storage`, holds now. `None` where it can be used, where
-/// there is none, and where no manifest is kept.
+/// Which source the target manifest was made of, where that is recorded.
+///
+/// # Errors
+/// `Untrusted` for a manifest that this program may not have made; `Io`, `LimitExceeded`.
+pub(in crate::sync) fn recorded_source(
+    file_ref: &FileRef,
+    limits: &Limits,
+) -> Result<Option<SourceIdentity>> {
+    let Some(file) = open_target_manifest(file_ref)? else {
+        return Ok(None);
+    };
+    match TargetManifest::open(file, limits) {
+        Err(error) if error.kind() == ErrorKind::Malformed => Ok(None),
+        kept => kept.map(|kept| kept.source()),
+    }
+}
+
+/// Why the change map of the options, or what changed since a snapshot, cannot be used: its
+/// omissions could not be found later, because nothing tells what the target, `storage`, holds now.
+/// `None` where it can be used, where there is none, and where a change map is used and no manifest
+/// is kept.
 ///
 /// # Errors
 /// `Untrusted` for a manifest that this program may not have made; `Io`, `LimitExceeded`.
@@ -133,8 +164,12 @@ pub(in crate::sync) fn doubt_of_map(
     storage: &dyn Storage,
 ) -> Result<Option<&'static str>> {
     let options = context.options;
-    let (Some(_), Some(file_ref)) = (&options.change_map, &options.target_manifest) else {
+    if options.change_map.is_none() && options.since.is_none() {
         return Ok(None);
+    }
+    let Some(file_ref) = &options.target_manifest else {
+        let is_believed = options.since.is_none() || options.trust_target;
+        return Ok((!is_believed).then_some("no manifest is kept of the target"));
     };
     if context.source.image().is_none() {
         return Ok(Some("the source is on another host"));

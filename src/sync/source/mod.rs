@@ -2,5 +2,6 @@
 
 pub(super) mod backend;
 pub(super) mod checked;
+pub(super) mod history;
 pub(super) mod local;
 pub(super) mod pass;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::bookkeeping::Bookkeeping;
 use super::format::{
-    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, MAGIC, Purpose, TRAILER_LEN, Trailer,
-    digest_hasher,
+    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, JobId, MAGIC, Purpose, TRAILER_LEN,
+    Trailer, digest_hasher,
 };
 use super::frame::{RawFrame, VerifiedFrame};
 use super::header::read_header;
@@ -243,23 +243,7 @@ impl Delta {
     /// # Errors
     /// `Malformed` where no data frame of `len` bytes lies there; `LimitExceeded`, `Io`.
     pub(super) fn data_at(&self, at: u64, len: u64) -> Result<Vec<u8>> {
-        let wrong = || self.damaged("a frame is not what it was", at);
-        let mut window = vec![0; FRAME_LEN];
-        self.storage.read_exact_at(&mut window, at)?;
-        let head = window.first_chunk().ok_or_else(wrong)?;
-        let header = FrameHeader::decode(head).map_err(|_| wrong())?;
-        if header.stored_len > self.limits.frame_bytes {
-            return Err(wrong());
-        }
-        // At most what the limits allow.
-        window.resize(FRAME_LEN + header.stored_len as usize, 0);
-        let rest = at.saturating_add(FRAME_LEN as u64);
-        self.storage.read_exact_at(&mut window[FRAME_LEN..], rest)?;
-        let raw = RawFrame::parse(&window, at, self.header.job)
-            .filter(|raw| raw.header.kind == FrameKind::Data && raw.header.len == len)
-            .ok_or_else(wrong)?;
-        let frame = raw.verified(&window, &self.limits, &*self.storage)?;
-        Ok(frame.into_bytes())
+        data_frame_at(&*self.storage, self.header.job, &self.limits, at, len)
     }
 
     /// The limits that it was opened with.
@@ -272,11 +256,46 @@ impl Delta {
     }
 
     fn damaged(&self, what: &'static str, offset: u64) -> Error {
-        Error::malformed(what)
-            .at_offset(offset)
-            .at_path(self.storage.path())
-            .advise("make the delta again; nothing was changed by it")
+        damaged(&*self.storage, what, offset)
     }
+}
+
+fn damaged(storage: &dyn Storage, what: &'static str, offset: u64) -> Error {
+    Error::malformed(what)
+        .at_offset(offset)
+        .at_path(storage.path())
+        .advise("make the delta again; nothing was changed by it")
+}
+
+/// The bytes of the data frame of `job` that lies at `at` in `storage`, hashed again and found
+/// right.
+///
+/// # Errors
+/// `Malformed` where no data frame of `len` bytes lies there; `LimitExceeded`, `Io`.
+pub(super) fn data_frame_at(
+    storage: &dyn Storage,
+    job: JobId,
+    limits: &Limits,
+    at: u64,
+    len: u64,
+) -> Result<Vec<u8>> {
+    let wrong = || damaged(storage, "a frame is not what it was", at);
+    let mut window = vec![0; FRAME_LEN];
+    storage.read_exact_at(&mut window, at)?;
+    let head = window.first_chunk().ok_or_else(wrong)?;
+    let header = FrameHeader::decode(head).map_err(|_| wrong())?;
+    if header.stored_len > limits.frame_bytes {
+        return Err(wrong());
+    }
+    // At most what the limits allow.
+    window.resize(FRAME_LEN + header.stored_len as usize, 0);
+    let rest = at.saturating_add(FRAME_LEN as u64);
+    storage.read_exact_at(&mut window[FRAME_LEN..], rest)?;
+    let raw = RawFrame::parse(&window, at, job)
+        .filter(|raw| raw.header.kind == FrameKind::Data && raw.header.len == len)
+        .ok_or_else(wrong)?;
+    let frame = raw.verified(&window, limits, storage)?;
+    Ok(frame.into_bytes())
 }
 
 /// The part of an unfinished delta file that can be trusted: frames up to the first damage.
@@ -322,7 +341,7 @@ fn split<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DeltaWriter, Frame, JobId, Old, Purpose};
+    use super::super::{DeltaWriter, Frame, Old};
     use super::*;
     use crate::storage::MemoryStorage;
     use crate::units::BlockSize;

@@ -70,6 +70,18 @@ impl RangeSet {
             .filter(|part| !part.is_empty())
     }
 
+    /// What these do not have of `window`, ascending.
+    pub(crate) fn gaps(&self, window: Range<u64>) -> Vec<Range<u64>> {
+        let (mut at, mut gaps) = (window.start, Vec::new());
+        for part in self.inside(window.clone()) {
+            gaps.push(at..part.start);
+            at = part.end;
+        }
+        gaps.push(at..window.end);
+        gaps.retain(|gap| !gap.is_empty());
+        gaps
+    }
+
     /// Whether any of `window` is in the set.
     pub(crate) fn touches(&self, window: Range<u64>) -> bool {
         self.inside(window).next().is_some()

@@ -227,6 +227,14 @@ fn with_usable_map(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Res
 fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
     let target = context.target;
     let options = context.options;
+    let source = match options.dry_run {
+        true => context.source.clone(),
+        false => context.source.recalling(target.redo_log()),
+    };
+    let context = &SyncContext {
+        source: &source,
+        ..*context
+    };
     let in_place = options.safety == Safety::InPlace;
     let touch = match options.dry_run {
         true => Touch::Nothing,

@@ -64,6 +64,16 @@ fn equal(
     target: &dyn Image,
     ranges: Option<Vec<Range<u64>>>,
 ) -> Result<()> {
+    let ranges = match &context.source.recalled {
+        None => ranges,
+        Some(recalled) => {
+            // The hashes of what was read show most of it without reading the source again.
+            let held = recalled.held_by(target, &context.work.with_phase(Phase::Verify))?;
+            let all = std::iter::once(0..context.source.disk_len()).collect();
+            let parts = ranges.unwrap_or(all).into_iter();
+            Some(parts.flat_map(|part| held.gaps(part)).collect())
+        }
+    };
     let options = CompareOptions::default()
         .with_skip_unreadable(context.options.skip_unreadable)
         .with_change_map(ranges);

@@ -96,7 +96,7 @@ fn is_hex(bytes: &[u8]) -> bool {
 /// In the names of logs, of their directories, and of copies.
 const OWN: &str = ".DISKDELTA-";
 /// What the names of other side files end with, which are hidden.
-const PLAIN_SUFFIXES: [&str; 4] = [".PART", ".NEW", ".FRESH", ".PREVIOUS"];
+const PLAIN_SUFFIXES: [&str; 5] = [".PART", ".NEW", ".FRESH", ".PREVIOUS", ".FETCHED"];
 /// What file systems allow.
 const NAME_MOST: usize = 255;
 /// Bytes of a long name that are kept.

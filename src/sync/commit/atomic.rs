@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::resume;
 use crate::advice::Advice;
-use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, reverse};
+use crate::delta::{
+    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Overlaid, Purpose, reverse,
+};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
 use crate::progress::Work;
-use crate::storage::{FileRef, Privacy, Storage};
+use crate::storage::{Access, FileRef, Privacy, Storage};
 use crate::sync::advice::untouched;
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
 use crate::sync::endpoint::precheck;
@@ -57,6 +59,9 @@ pub(in crate::sync) fn sync_logged(
     let manifest = keeper.as_ref().map(|keeper| keeper.file_ref().path());
     let job = Job::of(target, &**storage, manifest)?;
     let previous = stash(target.redo_log()).map_err(untouched)?;
+    if context.source.recalled.is_some() {
+        report.resumed_bytes = recall(context, &old, previous.as_ref()).map_err(untouched)?;
+    }
     let log_writer = LogWriter::new(target.redo_log(), header, job, &*planner, disk_len);
     redo_log(
         context,
@@ -100,6 +105,21 @@ pub(in crate::sync) fn sync_logged(
         keeper.replace(&**storage, context.limits())?;
     }
     Ok(report)
+}
+
+/// Has the source read where the target, and the redo log of an earlier run, hold what was read of
+/// it already; how many bytes that is.
+fn recall(
+    context: &SyncContext<'_>,
+    old: &Arc<dyn Image>,
+    previous: Option<&FileRef>,
+) -> Result<u64> {
+    let logs = match previous {
+        Some(previous) => previous.open_own_if_there(Access::Read)?,
+        None => None,
+    };
+    let over = Overlaid::new(old.clone(), logs, context.limits(), context.work)?;
+    context.source.recall(Arc::new(over), context.work)
 }
 
 /// What goes with applying a redo log.
@@ -210,7 +230,7 @@ fn redo_log(
             report.root = Some(root);
             counted
         }
-        (_, None, Some(previous)) => {
+        (_, None, Some(previous)) if context.source.recalled.is_none() => {
             let (resumed_bytes, gaps) = resume::take_over(context, old, log_writer, previous)?;
             // The new redo log holds all of it that is worth anything. Nothing but work is lost
             // where a crash undoes one of the two, so neither is synced.
@@ -220,7 +240,7 @@ fn redo_log(
             report.changed_bytes = resumed_bytes;
             differences::differences(context, old, old.disk_len(), Some(gaps), on_difference)?
         }
-        (_, None, None) => {
+        (_, None, _) => {
             differences::differences(context, old, old.disk_len(), None, on_difference)?
         }
     };

@@ -83,7 +83,9 @@ pub(in crate::sync) fn sync_cloned(
 fn may_clone(context: &SyncContext<'_>, file_ref: &FileRef, storage: &dyn Storage) -> Result<bool> {
     let links = storage.host_file()?.map_or(1, |host| host.link_count());
     let redo_log = context.target.redo_log();
-    let wants = context.options.cloning == Cloning::Auto && links == 1;
+    // A log is what a later run can go on with.
+    let is_recalled = context.source.recalled.is_some();
+    let wants = context.options.cloning == Cloning::Auto && links == 1 && !is_recalled;
     Ok(wants
         && !redo_log.is_there()?
         && !previous_log(redo_log).is_there()?

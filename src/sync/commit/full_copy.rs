@@ -238,6 +238,12 @@ fn copy(
             Error::new(ErrorKind::AlreadyExists, "the file exists").at_path(file_ref.path());
         return Err(appeared(fresh, error));
     }
+    let source = context.source.recalling(context.target.redo_log());
+    let context = &SyncContext {
+        source: &source,
+        ..*context
+    };
+    report.resumed_bytes = source.recall(image.clone(), context.work)?;
     let written_bytes = AtomicU64::new(0);
     let write = |difference: Difference<'_>| {
         let bytes = write_into(&*storage, &*image, disk_len, &difference)?;

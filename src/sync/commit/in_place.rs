@@ -50,6 +50,7 @@ pub(in crate::sync) fn sync_marked(
         keeper.record_intent(std::iter::once(0..u64::MAX))?;
     }
     let writing = Writing::begin(context, storage)?;
+    report.resumed_bytes = context.source.recall(writing.image.clone(), context.work)?;
     report.untouched_tail_bytes = writing.disk_len.saturating_sub(context.source.disk_len());
     let base_len = writing.image.disk_len();
     let on_difference: &differences::OnDifference<'_> = &|difference, _| writing.write(difference);
@@ -146,8 +147,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn is_enough(&self) -> bool {
-        self.bytes.len() >= WAITING_BYTES || self.extents.len() >= WAITING_MOST
+    fn is_enough(&self, bytes: usize) -> bool {
+        self.bytes.len() >= bytes || self.extents.len() >= WAITING_MOST
     }
 }
 
@@ -244,7 +245,12 @@ impl<'a> Writing<'a> {
             waiting.extents.push(extent);
             waiting.bytes.extend_from_slice(bytes);
             // The first change sets the marker, and does not wait for others.
-            if begun && !waiting.is_enough() {
+            // What waits is fetched again by a run after a crash.
+            let most = match self.context.source.recalled {
+                Some(_) => WAITING_BYTES / 8,
+                None => WAITING_BYTES,
+            };
+            if begun && !waiting.is_enough(most) {
                 return Ok(());
             }
             std::mem::take(&mut *waiting)

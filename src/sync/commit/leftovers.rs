@@ -9,6 +9,7 @@ use crate::sync::endpoint::target::new_file;
 use crate::sync::log::previous::previous_log;
 use crate::sync::log::sidecar::{self, FRESH};
 use crate::sync::marker::format::Marker;
+use crate::sync::source::fetch_log::fetch_log;
 
 /// Removes them once a sync onto `target` has ended well: an unfinished full copy, a log or a
 /// recovery file that was never finished, and a log that was stashed. Kept are files that this
@@ -22,15 +23,22 @@ pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
         Some(storage) => Marker::find(&*storage)?.is_some(),
         None => false,
     };
-    if is_marked {
-        return Ok(());
-    }
     let log = target.redo_log();
+    // It says nothing of a target that holds all of it.
+    let fetched = std::iter::once(fetch_log(log));
+    if is_marked {
+        return remove_all(fetched);
+    }
     let unfinished = is_unfinished(log, target, work)?.then(|| log.clone());
     let file_refs = target.file_ref().map(new_file).into_iter();
     let file_refs = file_refs
         .chain([previous_log(log), log.hidden_sibling(FRESH)])
-        .chain(unfinished);
+        .chain(unfinished)
+        .chain(fetched);
+    remove_all(file_refs)
+}
+
+fn remove_all(file_refs: impl Iterator<Item = FileRef>) -> Result<()> {
     for file_ref in file_refs {
         if file_ref.is_there()? && file_ref.directory().remove_unused(file_ref.name())? {
             file_ref.directory().sync()?;

@@ -8,6 +8,7 @@ use crate::sync::endpoint::target::new_file;
 use crate::sync::log::previous::previous_log;
 use crate::sync::log::sidecar::fresh_log;
 use crate::sync::options::SyncOptions;
+use crate::sync::source::fetch_log::fetch_log;
 
 /// Refuses outputs that would take the place of each other, of the target, of a file of the source,
 /// or of a file that the sync makes next to the target; and a source that is such a file. Nothing
@@ -31,6 +32,7 @@ pub(in crate::sync) fn refuse_shared_names(
         redo_log.clone(),
         previous_log(redo_log),
         fresh_log(redo_log),
+        fetch_log(redo_log),
     ];
     own.extend(target.file_ref().map(new_file));
     for output in outputs.into_iter().flatten() {

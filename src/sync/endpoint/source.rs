@@ -13,11 +13,13 @@ use crate::image::{Format, Image, ImageInfo};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
-use crate::storage::{HostFile, Privacy, SourceIdentity, Storage};
+use crate::storage::{FileRef, HostFile, Privacy, SourceIdentity, Storage};
 use crate::sync::options::{Cloning, SyncOptions};
 use crate::sync::source::backend::{SourceBackend, Visit};
+use crate::sync::source::fetch_log::FetchLog;
 use crate::sync::source::history::History;
 use crate::sync::source::local::LocalSource;
+use crate::sync::source::recalled::Recalled;
 use crate::units::BlockSize;
 
 /// The sending side of a sync: a disk on this host, or at the other end of a connection.
@@ -38,6 +40,8 @@ pub struct Source {
     identity: Option<SourceIdentity>,
     /// What it knows of its earlier states.
     pub(in crate::sync) history: Option<Arc<dyn History>>,
+    /// Set where nothing of it is read twice.
+    pub(in crate::sync) recalled: Option<Arc<Recalled>>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
     warnings: Vec<String>,
 }
@@ -60,6 +64,7 @@ impl Source {
             storage: None,
             identity: None,
             history: None,
+            recalled: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
             warnings: Vec::new(),
@@ -143,6 +148,32 @@ impl Source {
         let mut padded = self.clone();
         padded.disk_len = self.disk_len.max(len);
         padded
+    }
+
+    /// The same source, of which nothing is read twice, in this run and later ones, where it can
+    /// be told from all others; hashes of what is read are kept next to `redo_log`. Where they
+    /// cannot be kept, it is read as ever.
+    pub(in crate::sync) fn recalling(&self, redo_log: &FileRef) -> Source {
+        let mut source = self.clone();
+        if let (None, Some(identity), Some(image)) = (&self.recalled, self.identity, self.image())
+            && let Ok(log) = FetchLog::open(redo_log, &identity)
+        {
+            let recalled = Arc::new(Recalled::new(image.clone(), log));
+            source.backend = Arc::new(LocalSource(recalled.clone()));
+            source.recalled = Some(recalled);
+        }
+        source
+    }
+
+    /// Reads what `disk` holds of it by now there, and no more from afar; how many bytes that is.
+    ///
+    /// # Errors
+    /// `Io`, `Malformed`, `Cancelled`.
+    pub(in crate::sync) fn recall(&self, disk: Arc<dyn Image>, work: &Work) -> Result<u64> {
+        match &self.recalled {
+            Some(recalled) => recalled.recall(disk, work),
+            None => Ok(0),
+        }
     }
 
     /// Guest-visible length in bytes.

@@ -18,6 +18,7 @@ use crate::sync::marker::format::Marker;
 use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
 use crate::sync::scan::target_manifest;
+use crate::sync::source::fetch_log::fetch_log;
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,7 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     }
     let previous = previous_log(target.redo_log());
     previous.remove_own_if_there()?;
+    fetch_log(target.redo_log()).remove_own_if_there()?;
     previous.directory().sync()?;
     if let FoundState::Foreign(job) = state {
         work.progress()

@@ -2,6 +2,8 @@
 
 pub(super) mod backend;
 pub(super) mod checked;
+pub(super) mod fetch_log;
 pub(super) mod history;
 pub(super) mod local;
 pub(super) mod pass;
+pub(super) mod recalled;

@@ -66,6 +66,7 @@
 //! | `encryption` | replicas of these jobs that are kept encrypted (age, about 100 crates) |
 //! | `qemu` | virtual machines under QEMU for these jobs |
 //! | `serde` | `Serialize` of reports, for JSON and the like |
+//! | `sign` | manifests that are signed (minisign) |
 //! | `full` | all of them |
 //! | `testing` | the fault harness, the contract suites and the inner modules, for tests |
 //!
@@ -211,7 +212,9 @@ pub use hash::Hash;
 pub use image::{CreateFormat, Format, Image, ImageInfo, Layout};
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress, WebAddress};
-pub use manifest::Manifest;
+pub use manifest::{Manifest, Release};
+#[cfg(feature = "sign")]
+pub use manifest::{PublicKey, SigningKey};
 pub use progress::{CancelGuard, CancelToken, Phase, Tick, Work};
 #[cfg(feature = "testing")]
 pub use progress::{MOST_THREADS, NoProgress, Progress};

@@ -150,7 +150,21 @@ impl Disk {
     pub fn save_manifest(&self, to: impl AsRef<Path>, work: &Work) -> Result<Manifest> {
         let to = FileRef::to_write(to)?;
         let image = self.readable()?;
-        manifest::build_at(image, BlockSize::default(), work, &to, &|| self.0.check())
+        manifest::build_at(image, BlockSize::default(), work, &to, &|_| self.0.check())
+    }
+
+    /// The same disk, of which a sync reads only blocks that differ by `manifest`, which was
+    /// published with it, and refuses those that are not as it states. Check its signature first,
+    /// where it is to be signed (`Manifest::verify_signature`); what the signature states is
+    /// recorded with the target manifest, and a target never goes back to an older edition.
+    ///
+    /// # Errors
+    /// `InvalidInput` for the manifest of a disk of another length; `Unsupported` for a disk on
+    /// another host; `Io`.
+    pub fn published(&self, manifest: &Manifest) -> Result<Disk> {
+        let signature = manifest.signature()?;
+        let source = self.0.clone();
+        source.with_published(manifest.clone(), signature).map(Disk)
     }
 
     pub(super) fn source(&self) -> &Source {

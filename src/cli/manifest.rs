@@ -26,10 +26,36 @@ pub(super) struct Args {
     /// Block size, a power of two from 4K to 16M
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = block_size)]
     block_size: BlockSize,
+    /// Sign the manifest with a key of minisign that has no password
+    ///
+    /// The signature, over root, length, block size, name and serial, is put into the manifest.
+    #[cfg(feature = "sign")]
+    #[arg(long, value_name = "KEY", value_parser = args::here(), requires_all = ["name", "serial"])]
+    sign: Option<PathBuf>,
+    /// Name of the image, which all its editions have
+    #[cfg(feature = "sign")]
+    #[arg(long, value_name = "NAME", requires = "sign")]
+    name: Option<String>,
+    /// Number of this edition; a target never goes back to a lower one
+    #[cfg(feature = "sign")]
+    #[arg(long, value_name = "N", requires = "sign")]
+    serial: Option<u64>,
     #[command(flatten)]
     open: OneImage,
     #[command(flatten)]
     holes: Holes,
+}
+
+#[cfg(feature = "sign")]
+impl Args {
+    /// What to sign with, and as which edition.
+    fn signing(&self) -> crate::Result<Option<(manifest::SigningKey, manifest::Release)>> {
+        let (Some(key), Some(name), Some(serial)) = (&self.sign, &self.name, self.serial) else {
+            return Ok(None);
+        };
+        let release = manifest::Release::new(name, serial)?;
+        Ok(Some((manifest::SigningKey::open(key)?, release)))
+    }
 }
 
 #[derive(Serialize)]
@@ -52,9 +78,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     context.warn(&warnings);
     let file_ref = FileRef::to_write(&args.output)?;
     let image = &**source.readable()?;
-    let built = manifest::build_at(image, args.block_size, &context.work, &file_ref, &|| {
-        source.check()
-    })?;
+    #[cfg(feature = "sign")]
+    let signing = args.signing()?;
+    let finish = |built: &manifest::Manifest| {
+        source.check()?;
+        #[cfg(feature = "sign")]
+        if let Some((key, release)) = &signing {
+            built.sign(release, key)?;
+        }
+        let _ = built;
+        Ok(())
+    };
+    let built = manifest::build_at(image, args.block_size, &context.work, &file_ref, &finish)?;
     let object = Object {
         root: built.root(),
         disk_bytes: built.disk_len(),

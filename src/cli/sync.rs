@@ -6,7 +6,7 @@ use super::context::Context;
 use super::outcome::{Ended, Failure};
 pub(crate) use super::sync_args::Args;
 use super::sync_report::print_report;
-use crate::api::{OpenTarget, open_source};
+use crate::api::{OpenTarget, open_manifest, open_source};
 use crate::remote::{ConnectOptions, RemoteTarget};
 use crate::sync::{CachedSource, HostSource, ManifestCache, Source, SyncReport};
 use crate::{BlockSize, ChangeMap, Error, ErrorKind, Location, Result, Work};
@@ -90,10 +90,42 @@ fn open(
         let cached = ManifestCache::open(cache)?.look_up(&source, block_size)?;
         return Ok((source.source(), Some(cached)));
     }
-    Ok((
-        open_source(&args.source, &image, &options, connect, work)?,
-        None,
-    ))
+    let source = open_source(&args.source, &image, &options, connect, work)?;
+    Ok((with_source_manifest(source, args, connect, work)?, None))
+}
+
+/// Has the source be what its manifest states, where one is named.
+fn with_source_manifest(
+    source: Source,
+    args: &Args,
+    connect: &ConnectOptions,
+    work: &Work,
+) -> Result<Source> {
+    let Some(at) = &args.source_manifest else {
+        return Ok(source);
+    };
+    let manifest = open_manifest(at, connect, work)?;
+    #[cfg(feature = "sign")]
+    let signature = match &args.pubkey {
+        Some(key) => {
+            manifest.verify_signature(&public_key(key)?)?;
+            manifest.signature()?
+        }
+        None => None,
+    };
+    #[cfg(not(feature = "sign"))]
+    let signature = None;
+    source.with_published(manifest, signature)
+}
+
+/// Reads a public key: a file's, or the text itself.
+#[cfg(feature = "sign")]
+fn public_key(key: &str) -> Result<crate::manifest::PublicKey> {
+    use crate::manifest::PublicKey;
+    match std::path::Path::new(key).exists() {
+        true => PublicKey::open(key),
+        false => PublicKey::parse(key),
+    }
 }
 
 /// Refuses options that do not go with where source and target are.
@@ -102,6 +134,9 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
     let has_cache = args.manifest_cache.is_some();
     if args.changes.is_some() || args.since().is_some() {
         refuse_unchecked(args)?;
+    }
+    if has_cache && args.source_manifest.is_some() {
+        return refuse("--manifest-cache does not go with --source-manifest".to_owned());
     }
     match (&args.source, &args.target) {
         (Location::Remote(_), Location::Remote(_)) => Err(RemoteTarget::both_remote()),
@@ -124,6 +159,7 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
                 (args.hold, "--hold"),
                 (args.changes.is_some(), "--changes"),
                 (args.since().is_some(), "--since"),
+                (args.source_manifest.is_some(), "--source-manifest"),
             ];
             match of_this_host.iter().find(|(is_given, _)| *is_given) {
                 Some((_, option)) => refuse(format!(

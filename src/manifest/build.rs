@@ -48,23 +48,24 @@ pub fn build_to(
 }
 
 /// Builds the manifest of an image and puts it at `file_ref`, in place of an older manifest;
-/// nothing else is replaced. `check` is asked once all is read, whether the image stayed as it was.
+/// nothing else is replaced. `finish` is called once all is read: to ask whether the image stayed
+/// as it was, and to sign.
 ///
 /// Durable when it returns; after an error `file_ref` is what it was.
 ///
 /// # Errors
-/// As [`build_to`]; `AlreadyExists` where something else lies at `file_ref`; those of `check`.
+/// As [`build_to`]; `AlreadyExists` where something else lies at `file_ref`; those of `finish`.
 pub fn build_at(
     image: &dyn Image,
     block_size: BlockSize,
     work: &Work,
     file_ref: &FileRef,
-    check: &dyn Fn() -> Result<()>,
+    finish: &dyn Fn(&Manifest) -> Result<()>,
 ) -> Result<Manifest> {
     refuse_other(file_ref)?;
     save_once(file_ref, |storage| {
         let manifest = build_to(image, block_size, work, storage)?;
-        check()?;
+        finish(&manifest)?;
         Ok(manifest)
     })
 }

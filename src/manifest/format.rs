@@ -277,6 +277,56 @@ pub(crate) mod stamp {
     }
 }
 
+/// The signature of a manifest, a text.
+pub(crate) mod signature {
+    use super::{Digest, field};
+
+    const MAGIC: [u8; 8] = *b"ddsigned";
+    const AT_ROOT: usize = 8;
+    const AT_LEN: usize = 40;
+    const AT_CHECKSUM: usize = 44;
+    const FIXED_LEN: usize = 48;
+    /// A signature has some 300 bytes, and a name.
+    pub(crate) const MOST_BYTES: usize = 4096;
+
+    /// A record that binds `text`, of at most 4096 bytes, to the manifest with `root`.
+    pub(crate) fn encode(root: &Digest, text: &str) -> Vec<u8> {
+        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let mut record = Vec::with_capacity(FIXED_LEN + text.len());
+        record.extend_from_slice(&MAGIC);
+        record.extend_from_slice(root);
+        record.extend_from_slice(&len.to_le_bytes());
+        record.extend_from_slice(&[0; 4]);
+        record.extend_from_slice(text.as_bytes());
+        let checksum = checksum(&record);
+        record[AT_CHECKSUM..FIXED_LEN].copy_from_slice(&checksum.to_le_bytes());
+        record
+    }
+
+    /// Splits the first record off `bytes`; `None` when there is none that is whole and bound to
+    /// `root`.
+    pub(crate) fn decode<'a>(bytes: &'a [u8], root: &Digest) -> Option<(&'a str, &'a [u8])> {
+        let fixed = bytes.get(..FIXED_LEN)?;
+        if fixed[..AT_ROOT] != MAGIC || fixed[AT_ROOT..AT_LEN] != root[..] {
+            return None;
+        }
+        let len = usize::try_from(u32::from_le_bytes(field(fixed, AT_LEN))).ok()?;
+        let len = Some(len).filter(|len| *len <= MOST_BYTES)?;
+        let (record, rest) = bytes.split_at_checked(FIXED_LEN + len)?;
+        let is_whole = checksum(record) == u32::from_le_bytes(field(fixed, AT_CHECKSUM));
+        let text = str::from_utf8(record.get(FIXED_LEN..)?).ok()?;
+        is_whole.then_some((text, rest))
+    }
+
+    /// CRC-32 of the record without the checksum itself.
+    fn checksum(record: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&record[..AT_CHECKSUM]);
+        hasher.update(&record[FIXED_LEN..]);
+        hasher.finalize()
+    }
+}
+
 /// A fixed field of a structure whose length the caller has checked.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut field = [0; N];

@@ -26,9 +26,13 @@ mod build;
 mod descend;
 mod format;
 mod hash;
+mod notes;
 mod plan;
 mod ranges;
 mod read;
+mod release;
+#[cfg(feature = "sign")]
+mod signature;
 mod target_manifest;
 mod tree;
 mod update;
@@ -38,13 +42,17 @@ pub(crate) use build::reopen;
 pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
 pub use read::{Group, Groups, Manifest};
+pub use release::Release;
+#[cfg(feature = "sign")]
+pub use signature::{PublicKey, SigningKey};
 pub use target_manifest::{PreparedFile, TargetManifest, prepare, save};
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
+pub(crate) use notes::note_source;
 pub(crate) use ranges::{Gathered, RangeSet};
 pub(crate) use read::{Node, Row, blocks_of};
+pub(crate) use target_manifest::refuse_other;
 pub(crate) use target_manifest::{begin, begin_for, commit_left, forget_left};
-pub(crate) use target_manifest::{note_source, refuse_other};
 pub(crate) use tree::{child_of, parent_of};
 pub(crate) use update::same_block_size;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::hash::Hash;
 
-use super::format::{HEADER_LEN, Header, RowRef, row};
+use super::format::{HEADER_LEN, Header, RowRef, row, signature};
 use super::tree::{
     Digest, Occupancy, Shape, blocks_under, child_of, node_hash, root_above, slot_of,
 };
@@ -96,6 +96,38 @@ impl Manifest {
     /// counts again.
     pub fn data_blocks(&self) -> u64 {
         self.header.data_blocks
+    }
+
+    /// The signature that follows the rows, as a text, where there is one. It is not checked.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn signature(&self) -> Result<Option<String>> {
+        let left = self.storage.len()?.saturating_sub(self.header.body_end);
+        // What is longer is no signature.
+        let most = signature::MOST_BYTES + 64;
+        let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(most)];
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.storage
+            .read_exact_at(&mut bytes, self.header.body_end)?;
+        let found = signature::decode(&bytes, self.root.as_bytes());
+        Ok(found.map(|(text, _)| text.to_owned()))
+    }
+
+    /// Puts a signature behind what the file holds. Not durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(crate) fn append_signature(&self, text: &str) -> Result<()> {
+        let record = signature::encode(self.root.as_bytes(), text);
+        self.storage.write_all_at(&record, self.storage.len()?)
+    }
+
+    /// Where it is kept.
+    pub(crate) fn path(&self) -> &Path {
+        self.storage.path()
     }
 
     /// The hash of one block; `None` where it is zero, and past the end of the disk.

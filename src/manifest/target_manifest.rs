@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{MAGIC, intent, stamp};
+use super::format::{MAGIC, intent};
+use super::notes::{Notes, fingerprint, note_state, read_notes};
 use super::ranges::RangeSet;
 use super::read::Manifest;
+use super::release::Release;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{
-    Access, FileId, FileRef, FileStorage, Privacy, SourceIdentity, SourceStamp, Storage,
-};
+use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceIdentity, Storage};
 
 /// A manifest that stands for reading its disk, except where it has intents.
 ///
@@ -27,16 +27,6 @@ pub struct TargetManifest {
 }
 
 opaque!(TargetManifest);
-
-/// What stands behind the body.
-#[derive(Clone, Default)]
-struct Notes {
-    /// The state of the disk's file or device that the manifest describes, where that is known.
-    fingerprint: Option<[u8; 32]>,
-    /// The source whose disk the manifest describes, where that is known.
-    source: Option<SourceIdentity>,
-    in_doubt: RangeSet,
-}
 
 impl TargetManifest {
     /// Opens the target manifest that `storage` holds; it must be writable to take intents.
@@ -91,6 +81,11 @@ impl TargetManifest {
     /// Which source has the disk that the manifest describes, where that was noted.
     pub fn source(&self) -> Option<SourceIdentity> {
         self.notes.source
+    }
+
+    /// Which edition of which image the disk is, where a signature stated it.
+    pub fn release(&self) -> Option<&Release> {
+        self.notes.release.as_ref()
     }
 
     /// Says that the bytes of `ranges` are about to change. Durable when it returns.
@@ -341,38 +336,6 @@ pub(crate) fn commit_left(
     }
 }
 
-/// Notes in the manifest that `file` holds which state `disk` is in. Durable when it returns.
-///
-/// # Errors
-/// As [`PreparedFile::commit_for`].
-pub(crate) fn note_state(
-    file: &Arc<dyn Storage>,
-    disk: &dyn Storage,
-    limits: &Limits,
-) -> Result<()> {
-    if let Some(fingerprint) = fingerprint(disk)? {
-        let root = Manifest::from_storage(file.clone(), limits)?.root();
-        let record = stamp::encode(&stamp::OF_DISK, root.as_bytes(), &fingerprint);
-        file.write_all_at(&record, file.len()?)?;
-    }
-    file.sync()
-}
-
-/// Notes in the manifest that `file` holds which source has the disk that it describes. Not
-/// durable.
-///
-/// # Errors
-/// `Malformed`, `LimitExceeded` for what `file` holds; `Io`, `NoSpace`.
-pub(crate) fn note_source(
-    file: &Arc<dyn Storage>,
-    source: &SourceIdentity,
-    limits: &Limits,
-) -> Result<()> {
-    let root = Manifest::from_storage(file.clone(), limits)?.root();
-    let record = stamp::encode(&stamp::OF_SOURCE, root.as_bytes(), &source.0);
-    file.write_all_at(&record, file.len()?)
-}
-
 /// Refuses a place that holds something other than a manifest, which a new one would destroy. A
 /// damaged manifest still is one.
 ///
@@ -396,53 +359,6 @@ pub(crate) fn refuse_other(file_ref: &FileRef) -> Result<()> {
     )
     .at_path(file_ref.path())
     .advise("name another file"))
-}
-
-/// What is noted after the body; what cannot be read there puts everything in doubt.
-fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Result<Notes> {
-    let start = manifest.body_end();
-    let Some(len) = storage.len()?.checked_sub(start) else {
-        return Err(Error::malformed("the file is cut short")
-            .in_field("body_end")
-            .at_path(storage.path()));
-    };
-    let mut notes = Notes {
-        in_doubt: RangeSet::everything(),
-        ..Notes::default()
-    };
-    let Some(len) = usize::try_from(len)
-        .ok()
-        .filter(|_| len <= limits.table_bytes)
-    else {
-        return Ok(notes);
-    };
-    let mut bytes = vec![0; len];
-    storage.read_exact_at(&mut bytes, start)?;
-    let root = manifest.root();
-    let root = root.as_bytes();
-    let mut rest = &bytes[..];
-    let mut ranges = Vec::new();
-    while !rest.is_empty() {
-        if let Some((in_doubt, after)) = intent::decode(rest, root) {
-            ranges.extend(in_doubt);
-            rest = after;
-        } else if let Some((fingerprint, after)) = stamp::decode(&stamp::OF_DISK, rest, root) {
-            notes.fingerprint = Some(fingerprint);
-            rest = after;
-        } else if let Some((source, after)) = stamp::decode(&stamp::OF_SOURCE, rest, root) {
-            notes.source = Some(SourceIdentity(source));
-            rest = after;
-        } else {
-            return Ok(notes);
-        }
-    }
-    notes.in_doubt = RangeSet::of(ranges);
-    Ok(notes)
-}
-
-fn fingerprint(disk: &dyn Storage) -> Result<Option<[u8; 32]>> {
-    let stamp = SourceStamp::take(disk)?;
-    Ok(stamp.and_then(|stamp| stamp.fingerprint()))
 }
 
 /// Most ranges in one intent record, which is then 1 MiB long.

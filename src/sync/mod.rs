@@ -10,6 +10,7 @@ mod log;
 mod marker;
 mod options;
 mod recovery;
+mod refusals;
 mod report;
 mod scan;
 mod source;
@@ -108,6 +109,8 @@ fn sync_once(
         work,
         commits: &commits,
     };
+    scan::target_manifest::refuse_older(&context)
+        .map_err(|error| error.leaving(TargetState::Untouched))?;
     let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
             refuse_own_source(&source, &storage)
@@ -138,9 +141,7 @@ fn sync_once(
 /// The source as long as the target will be. Refuses what makes no sense, before the target is
 /// looked at.
 fn checked(source: &Source, target: &Target, options: &SyncOptions) -> Result<Source> {
-    refuse_change_map(options)?;
-    refuse_atomic_hold(options)?;
-    refuse_gaps_with_manifest(options)?;
+    refusals::refuse_contradictions(source, options)?;
     for file_ref in [&options.undo, &options.target_manifest]
         .into_iter()
         .flatten()
@@ -419,36 +420,6 @@ fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {
         context.target.format(),
         context.target.image_options(),
     )
-}
-
-fn refuse_change_map(options: &SyncOptions) -> Result<()> {
-    let what = match (&options.change_map, &options.since) {
-        (Some(_), Some(_)) => "a change map and what changed since a snapshot are two change maps",
-        (None, None) => return Ok(()),
-        _ if options.mode != Mode::Full => return Ok(()),
-        (Some(_), None) => "a change map does not go with a full copy",
-        (None, Some(_)) => "what changed since a snapshot does not go with a full copy",
-    };
-    Err(Error::new(ErrorKind::InvalidInput, what))
-}
-
-fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
-    if !options.hold || options.safety == Safety::InPlace {
-        return Ok(());
-    }
-    let what = "a target can only be held when it is written in place";
-    Err(Error::new(ErrorKind::InvalidInput, what).advise(Advice::InPlace))
-}
-
-fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
-    if !options.skip_unreadable || options.target_manifest.is_none() {
-        return Ok(());
-    }
-    let what = "a target manifest stands for all of a source, and cannot be kept where unreadable \
-                ranges are skipped";
-    Err(Error::new(ErrorKind::InvalidInput, what)
-        .advise(Advice::WithoutSkipUnreadable)
-        .or_advise(Advice::WithoutTargetManifest))
 }
 
 const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";

@@ -47,7 +47,8 @@ pub(super) fn verify_all(context: &SyncContext<'_>, target: &dyn Image) -> Resul
 pub(super) fn verify_root(context: &SyncContext<'_>, target: &dyn Image, root: Hash) -> Result<()> {
     target.drop_cache(0..target.disk_len());
     let work = context.work.with_phase(Phase::Verify);
-    match root_of(target, context.options.block_size, &work)? == root {
+    let size = context.source.block_size_or(context.options.block_size);
+    match root_of(target, size, &work)? == root {
         true => Ok(()),
         false => Err(differs()),
     }

@@ -11,6 +11,7 @@ mod certificates;
 mod fixture;
 mod http;
 mod nginx;
+mod published;
 mod resume;
 mod secrets;
 mod server;

@@ -63,7 +63,9 @@ impl DiskState {
         work: &Work,
         check: &Check<'_>,
     ) -> Result<Manifest> {
-        manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), check)
+        manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), &|_| {
+            check()
+        })
     }
 
     /// Takes a pass into account that changed at most these ranges to what `image` holds.

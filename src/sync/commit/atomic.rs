@@ -230,7 +230,7 @@ fn redo_log(
             report.root = Some(root);
             counted
         }
-        (_, None, Some(previous)) if context.source.recalled.is_none() => {
+        (_, None, Some(previous)) if context.source.can_confirm() => {
             let (resumed_bytes, gaps) = resume::take_over(context, old, log_writer, previous)?;
             // The new redo log holds all of it that is worth anything. Nothing but work is lost
             // where a crash undoes one of the two, so neither is synced.

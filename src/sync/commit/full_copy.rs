@@ -253,10 +253,13 @@ fn copy(
     let mut root = None;
     if !report.cloned {
         let skips = context.options.skip_unreadable;
-        let compared = match context.source.is_distant() && !skips {
+        let is_read_once = context.source.is_distant() || context.source.published().is_some();
+        let compared = match is_read_once && !skips {
             true => {
-                let (backend, size) = (&context.source.backend, context.options.block_size);
+                let backend = &context.source.backend;
+                let size = context.source.block_size_or(context.options.block_size);
                 let (compared, its) = backend.everything(disk_len, size, context.work, &write)?;
+                context.source.check_root(its)?;
                 root = Some(its);
                 compared
             }
@@ -287,15 +290,13 @@ fn copy(
     }
     let next = match &context.options.target_manifest {
         Some(kept) => {
-            let block_size = context.options.block_size;
+            let block_size = context.source.block_size_or(context.options.block_size);
             // Durable, with its name, only once the target has its own.
             let next = manifest::begin(kept)?;
             let built =
                 manifest::build_to(&*image, block_size, context.work, next.storage().clone())?;
             report.root = Some(built.root());
-            if let Some(identity) = context.source.identity() {
-                manifest::note_source(next.storage(), &identity, context.limits())?;
-            }
+            context.note_source(next.storage())?;
             Some(next)
         }
         None => None,

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Format, Image, ImageInfo};
 use crate::limits::Limits;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::progress::Work;
 use crate::storage::{FileRef, HostFile, Privacy, SourceIdentity, Storage};
 use crate::sync::options::{Cloning, SyncOptions};
@@ -30,6 +30,10 @@ pub struct Source {
     disk_len: u64,
     /// What stands for reading it.
     pub(in crate::sync) manifest: Option<Manifest>,
+    /// What all that is read of it must agree with.
+    published: Option<Manifest>,
+    /// The signature of that.
+    pub(in crate::sync) signature: Option<String>,
     /// Who may use what is made of it where nothing was before.
     pub(in crate::sync) privacy: Privacy,
     /// What changed in it, as its own tracker knows.
@@ -60,6 +64,8 @@ impl Source {
             disk_len: backend.info().disk_bytes,
             backend,
             manifest: None,
+            published: None,
+            signature: None,
             changes: None,
             storage: None,
             identity: None,
@@ -105,6 +111,58 @@ impl Source {
     pub(in crate::sync) fn is_in(&self, storage: &Arc<dyn Storage>) -> bool {
         let own = self.storage.as_ref();
         own.is_some_and(|own| std::ptr::addr_eq(Arc::as_ptr(own), Arc::as_ptr(storage)))
+    }
+
+    /// Reads only blocks that differ by `manifest`, which was published with this image, and
+    /// refuses those that are not as it states. `signature` is its signature, where that was
+    /// checked: what it states is recorded with the target manifest, and a target never goes back.
+    ///
+    /// # Errors
+    /// `InvalidInput` for the manifest of a disk of another length; `Unsupported` for a source on
+    /// another host.
+    pub fn with_published(mut self, manifest: Manifest, signature: Option<String>) -> Result<Self> {
+        self.readable()?;
+        if manifest.disk_len() != self.disk_len {
+            let what = format!(
+                "the manifest is of a disk of {} bytes, and the source has {}",
+                manifest.disk_len(),
+                self.disk_len
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, what).at_path(manifest.path()));
+        }
+        (self.published, self.signature) = (Some(manifest), signature);
+        Ok(self)
+    }
+
+    /// What all that is read of it must agree with.
+    pub(in crate::sync) fn published(&self) -> Option<&Manifest> {
+        self.published.as_ref()
+    }
+
+    /// Whether it is asked which frames of an earlier log are still true of it. Otherwise what is
+    /// read twice costs nothing, or all that is read is held against a manifest.
+    pub(in crate::sync) fn can_confirm(&self) -> bool {
+        self.recalled.is_none() && self.published.is_none()
+    }
+
+    /// The blocks of the published manifest, or else `size`.
+    pub(in crate::sync) fn block_size_or(&self, size: BlockSize) -> BlockSize {
+        self.published.as_ref().map_or(size, Manifest::block_size)
+    }
+
+    /// Holds the root of all that was read, in blocks of [`block_size_or`](Source::block_size_or),
+    /// against the published manifest.
+    ///
+    /// # Errors
+    /// `SourceChanged`.
+    pub(in crate::sync) fn check_root(&self, root: Hash) -> Result<()> {
+        match self.published() {
+            Some(manifest) if manifest.root() != root => {
+                let what = "the source does not hold what its published manifest states";
+                Err(Error::new(ErrorKind::SourceChanged, what).at_path(manifest.path()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces the [changes](Source::changes).
@@ -283,6 +341,16 @@ impl SyncContext<'_> {
         &self.target.image_options().limits
     }
 
+    /// Notes in the target manifest that `file` holds which source it was made from. Not durable.
+    ///
+    /// # Errors
+    /// `Malformed`, `Io`, `NoSpace`.
+    pub(crate) fn note_source(&self, file: &Arc<dyn Storage>) -> Result<()> {
+        let source = self.source;
+        let (identity, signature) = (source.identity.as_ref(), source.signature.as_deref());
+        manifest::note_source(file, identity, signature, self.limits())
+    }
+
     /// # Errors
     /// `SourceChanged`.
     pub(crate) fn check_source(&self) -> Result<()> {
@@ -326,7 +394,9 @@ impl SyncContext<'_> {
     /// # Errors
     /// `Io`.
     pub(crate) fn clonable_source(&self, disk_len: u64) -> Result<Option<&dyn Storage>> {
-        let wants = self.options.cloning == Cloning::Auto && self.target.format() == Format::Raw;
+        let wants = self.options.cloning == Cloning::Auto
+            && self.target.format() == Format::Raw
+            && self.source.published().is_none();
         let flat = self.source.image().and_then(|image| image.flat_storage());
         let (Some(model), Some(file_ref), true) = (flat, self.target.file_ref(), wants) else {
             return Ok(None);

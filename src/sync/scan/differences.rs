@@ -46,6 +46,7 @@ pub(in crate::sync) fn differences(
         on_difference(&difference, old_bytes)
     };
     let search = Search {
+        published: context.source.published(),
         counts_only: context.options.dry_run,
         reads_all: doubts(context),
         ..Search::new(old, context.source.disk_len(), &options)
@@ -119,10 +120,12 @@ pub(in crate::sync) fn everything(
     context: &SyncContext<'_>,
     on_difference: &OnDifference<'_>,
 ) -> Result<(CompareReport, Option<Hash>)> {
-    let (backend, block_size) = (&context.source.backend, context.options.block_size);
+    let backend = &context.source.backend;
+    let block_size = context.source.block_size_or(context.options.block_size);
     let visit = |difference: Difference<'_>| on_difference(&difference, unknown);
     let (report, root) =
         backend.everything(context.source.disk_len(), block_size, context.work, &visit)?;
+    context.source.check_root(root)?;
     let is_wanted = backend.block_size().is_none_or(|its| its == block_size);
     Ok((report, is_wanted.then_some(root)))
 }
@@ -149,6 +152,7 @@ pub(in crate::sync) fn against_kept(
     let search = Search {
         kept: keeper.trusted(old.disk_len()),
         manifest: context.source.manifest.as_ref(),
+        published: context.source.published(),
         next: Some(keeper.writer(disk_len)?),
         reads_all: doubts(context),
         is_logged: context.options.safety == Safety::Atomic,

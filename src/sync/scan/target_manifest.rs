@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::manifest::{self, ManifestWriter, PreparedFile, TargetManifest, refuse_other};
+use crate::manifest::{self, ManifestWriter, PreparedFile, Release, TargetManifest, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, SourceIdentity, Storage};
 use crate::sync::endpoint::source::SyncContext;
@@ -54,9 +54,10 @@ impl Keeper {
             },
         };
         let next = manifest::begin_for(&file_ref, &job.to_string())?;
-        let block_size = kept.as_ref().map_or(context.options.block_size, |kept| {
-            kept.manifest().block_size()
-        });
+        let block_size = kept.as_ref().map_or(
+            context.source.block_size_or(context.options.block_size),
+            |kept| kept.manifest().block_size(),
+        );
         let theirs = context.source.backend.block_size();
         if theirs.is_some_and(|theirs| theirs != block_size) {
             let what =
@@ -98,12 +99,7 @@ impl Keeper {
     /// # Errors
     /// `Malformed`, `Io`, `NoSpace`.
     pub(crate) fn note_source(&self, context: &SyncContext<'_>) -> Result<()> {
-        match context.source.identity() {
-            Some(identity) => {
-                manifest::note_source(self.next.storage(), &identity, context.limits())
-            }
-            None => Ok(()),
-        }
+        context.note_source(self.next.storage())
     }
 
     /// Makes the manifest of the source durable, its name too, so that a recovery can put it in
@@ -149,6 +145,31 @@ pub(in crate::sync) fn recorded_source(
     match TargetManifest::open(file, limits) {
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(None),
         kept => kept.map(|kept| kept.source()),
+    }
+}
+
+/// Refuses the source whose signature states that it is older than what the target was made from,
+/// or another image.
+///
+/// # Errors
+/// `Untrusted`, also for a manifest that this program may not have made; `Io`, `LimitExceeded`.
+pub(in crate::sync) fn refuse_older(context: &SyncContext<'_>) -> Result<()> {
+    let release = context
+        .source
+        .signature
+        .as_deref()
+        .and_then(Release::stated_by);
+    let (Some(release), Some(file_ref)) = (release, &context.options.target_manifest) else {
+        return Ok(());
+    };
+    let Some(file) = open_target_manifest(file_ref)? else {
+        return Ok(());
+    };
+    match TargetManifest::open(file, context.limits()) {
+        Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),
+        kept => kept?
+            .release()
+            .map_or(Ok(()), |recorded| release.refuse_after(recorded)),
     }
 }
 

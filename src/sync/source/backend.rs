@@ -136,6 +136,9 @@ pub struct Search<'a> {
     pub kept: Option<&'a TargetManifest>,
     /// What stands for reading the source, where the source itself has nothing that does.
     pub manifest: Option<&'a Manifest>,
+    /// The manifest that was published with the source: only what differs by it is read, and each
+    /// block must be as it states.
+    pub published: Option<&'a Manifest>,
     /// Takes the manifest of what the target will hold.
     pub next: Option<ManifestWriter>,
     /// Whether the bytes of what differs are not wanted: nothing is emitted then, and what is
@@ -158,6 +161,7 @@ impl<'a> Search<'a> {
             options,
             kept: None,
             manifest: None,
+            published: None,
             next: None,
             counts_only: false,
             reads_all: false,

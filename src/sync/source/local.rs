@@ -1,5 +1,6 @@
 //! A source that is read here.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,13 +11,14 @@ use super::checked::CheckedPass;
 use super::pass::Pass;
 use crate::diff::{
     CompareOptions, CompareReport, Content, ManifestDifference, against_manifest, against_within,
-    compare,
+    compare, manifests, target_manifest,
 };
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Image, ImageInfo, Resized};
-use crate::manifest::{HashPass, ManifestUpdater, ManifestWriter, root_of};
+use crate::manifest::{HashPass, Manifest, ManifestUpdater, ManifestWriter, build_to, root_of};
 use crate::progress::{Phase, Work};
+use crate::storage::scratch;
 use crate::units::BlockSize;
 
 /// An image that can be read directly.
@@ -29,6 +31,47 @@ impl LocalSource {
             true => Arc::new(Resized::new(self.0.clone(), disk_len)),
             false => self.0.clone(),
         }
+    }
+}
+
+impl LocalSource {
+    /// Reads what differs by the published manifest; the target is hashed, unless its own manifest
+    /// stands for that.
+    fn find_by(
+        &self,
+        published: &Manifest,
+        search: Search<'_>,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Option<Hash>)> {
+        let (old, disk_len, size) = (search.target, search.disk_len, published.block_size());
+        let other_size = search
+            .next
+            .as_ref()
+            .is_some_and(|it| it.block_size() != size);
+        if published.disk_len() != disk_len || other_size {
+            let what = "the published manifest has another length, or other blocks than the target \
+                        manifest";
+            return Err(Error::new(ErrorKind::Unsupported, what).at_path(published.path()));
+        }
+        let source = &*self.padded(disk_len);
+        let pass = Pass::new(disk_len, size, Some(old), visit);
+        match search.kept.filter(|_| !search.reads_all) {
+            Some(kept) => {
+                pass.between(source, target_manifest(kept, published)?, published, work)?
+            }
+            None => {
+                let now = build_to(old, size, work, scratch(Path::new(""))?)?;
+                pass.between(source, manifests(&now, published)?, published, work)?;
+            }
+        }
+        let finish = |next| {
+            ManifestUpdater::new(published, next)?
+                .into_writer()?
+                .finish()
+        };
+        let root = search.next.map(finish).transpose()?;
+        Ok((pass.report(), root))
     }
 }
 
@@ -56,6 +99,9 @@ impl SourceBackend for LocalSource {
         work: &Work,
         visit: &Visit<'_>,
     ) -> Result<(CompareReport, Option<Hash>)> {
+        if let Some(published) = search.published {
+            return self.find_by(published, search, work, visit);
+        }
         let (old, disk_len) = (search.target, search.disk_len);
         let Some(mut sink) = search.next else {
             let report = self.compare(old, disk_len, search.options, work, visit)?;
@@ -74,7 +120,7 @@ impl SourceBackend for LocalSource {
                 HashPass::new(source, block_size, work).run(&checked, &mut sink)?;
             }
             (Some(kept), Some(theirs)) if search.options.change_map.is_none() => {
-                pass.between(source, kept, theirs, work)?;
+                pass.between(source, target_manifest(kept, theirs)?, theirs, work)?;
                 sink = ManifestUpdater::new(theirs, sink)?.into_writer()?;
             }
             (Some(kept), _) => {

@@ -7,11 +7,11 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::backend::Visit as VisitDifference;
 use crate::advice::Advice;
-use crate::diff::{self, CompareReport, Content, Difference};
+use crate::diff::{CompareReport, Content, Difference, ManifestDiff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{self, Image};
-use crate::manifest::{HashedRun, Manifest, TargetManifest, Visit};
+use crate::manifest::{HashedRun, Manifest, Visit};
 use crate::progress::Work;
 use crate::units::{BlockSize, Extent, ExtentKind, PAGE_BYTES};
 
@@ -54,7 +54,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn between(
         &self,
         source: &dyn Image,
-        kept: &TargetManifest,
+        differing: ManifestDiff<'_>,
         theirs: &Manifest,
         work: &Work,
     ) -> Result<()> {
@@ -80,7 +80,6 @@ impl<'a> Pass<'a> {
             }
             Ok(())
         };
-        let differing = diff::target_manifest(kept, theirs)?;
         let pool = work.pool();
         pool.install(|| differing.par_bridge().try_for_each(one))
     }

@@ -127,8 +127,9 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Uses the ranges of [`only`](Sync::only), or what changed [`since`](Sync::since), with a target manifest although it is not known
-    /// whether the target is as the last sync left it. A device is such a target.
+    /// Uses the ranges of [`only`](Sync::only), or what changed [`since`](Sync::since), with a
+    /// target manifest although it is not known whether the target is as the last sync left it. A
+    /// device is such a target.
     pub fn trust_target(mut self) -> Self {
         self.options.trust_target = true;
         self
@@ -316,7 +317,30 @@ impl<'a> Sync<'a> {
         self.options.target_manifest = self.manifest.as_ref().map(write).transpose()?;
         self.open.target_manifest = self.manifest.clone();
         self.open.open.sources = self.sources()?;
+        self.take_changes()?;
         self.refuse_unused()
+    }
+
+    /// Takes what the tracker at the source knows, which the address of the disk names.
+    fn take_changes(&mut self) -> Result<()> {
+        let Origin::Disk(disk) = self.origin else {
+            return Ok(());
+        };
+        let Some(changes) = disk.source().changes() else {
+            return Ok(());
+        };
+        let is_remote = matches!(self.target, SyncTarget::Location(Location::Remote(_)));
+        let is_checked = self.manifest.is_some() || self.options.trust_target || is_remote;
+        let what = match (&self.options.change_map, is_checked) {
+            (Some(_), _) => "a change map and the bitmap of the source are two change maps",
+            (None, false) => "nothing would find later what the bitmap of the source leaves out",
+            (None, true) => {
+                self.options.change_map = Some(changes.to_vec());
+                return Ok(());
+            }
+        };
+        let error = Error::new(ErrorKind::InvalidInput, what);
+        Err(error.advise("keep a target manifest, or trust the target"))
     }
 
     /// The files that are read, none of which may be the target.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tls_args::TlsArgs;
 use crate::api::{open_manifest, open_source};
 use crate::duration::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
@@ -85,9 +86,11 @@ impl Common {
         &self,
         at: &Location,
         image: &ImageOptions,
+        tls: &TlsArgs,
         work: &Work,
     ) -> Result<Source, Error> {
-        open_source(at, image, &self.source_options(), &self.connect(), work)
+        let connect = tls.of(self.connect(), [at])?;
+        open_source(at, image, &self.source_options(), &connect, work)
     }
 
     /// Opens a manifest.
@@ -108,6 +111,7 @@ impl Common {
         format: Option<SideFormat>,
         parents: &Parents,
         holes: Holes,
+        tls: &TlsArgs,
         work: &Work,
     ) -> Result<HostSide, Error> {
         let image = match format {
@@ -122,7 +126,7 @@ impl Common {
                 self.open_manifest(at, work).map(HostSide::Manifest)
             }
             (Location::Path(path), _) => HostSide::open(path, &image, &self.source_options()),
-            _ => HostSide::of(self.open_source(at, &image, work)?),
+            _ => HostSide::of(self.open_source(at, &image, tls, work)?),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::{ChangeMap, ChangeMapKind, Error, ErrorKind, Location, Result};
@@ -45,5 +46,24 @@ impl ChangesArg {
         };
         let file = File::open(path).map_err(|cause| Error::io("open", cause).at_path(path));
         ChangeMap::parse(self.kind, file?, disk_len).map_err(|error| error.at_path(path))
+    }
+}
+
+/// Which bytes of a disk of `disk_len` bytes changed, as an option or the source itself knows.
+///
+/// # Errors
+/// Those of [`ChangesArg::read`]; `InvalidInput` for two change maps.
+pub(super) fn changed_in(
+    option: Option<&ChangesArg>,
+    of_source: Option<&[Range<u64>]>,
+    disk_len: u64,
+) -> Result<Option<Vec<Range<u64>>>> {
+    match (option, of_source) {
+        (Some(_), Some(_)) => {
+            let what = "--changes and a bitmap in the address of the source are two change maps";
+            Err(Error::new(ErrorKind::InvalidInput, what))
+        }
+        (Some(option), None) => Ok(Some(option.read(disk_len)?.ranges().to_vec())),
+        (None, changes) => Ok(changes.map(<[_]>::to_vec)),
     }
 }

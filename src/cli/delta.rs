@@ -14,11 +14,13 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::args::{self, Holes, Parents, SideFormat, TargetArgs};
+use super::changes::{ChangesArg, changed_in};
 use super::context::{Context, name_of};
 use super::delta_file;
 use super::export;
 use super::outcome::{Ended, Exit, Failure};
 use super::sync_report::print_report;
+use super::tls_args::TlsArgs;
 
 /// Create, apply, show, merge and export delta files
 #[derive(clap::Args)]
@@ -29,7 +31,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     Apply(ApplyArgs),
     Export(export::Args),
     Show(ShowArgs),
@@ -58,10 +60,18 @@ struct CreateArgs {
     /// Read the source as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]
     source_format: Option<Format>,
+    /// Look for changes only where a change map names them; `-` is standard input
+    ///
+    /// KIND is as in sync --changes. BASE is a manifest: of two images the roots need all bytes.
+    /// The delta leads to the source only if the map names all that changed since BASE.
+    #[arg(long, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
+    changes: Option<ChangesArg>,
     #[command(flatten)]
     parents: Parents,
     #[command(flatten)]
     holes: Holes,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Where a delta goes, and how it is packed.
@@ -126,18 +136,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
 
 fn create(args: &CreateArgs, context: &Context) -> Ended {
     let common = &context.common;
-    let (parents, holes) = (&args.parents, args.holes);
-    let base = common.open_side(&args.base, args.base_format, parents, holes, &context.work)?;
+    let (parents, holes, tls) = (&args.parents, args.holes, &args.tls);
+    let work = &context.work;
+    let base = common.open_side(&args.base, args.base_format, parents, holes, tls, work)?;
     let image = args.holes.of(args.parents.options(args.source_format));
-    let source = common.open_source(&args.source, &image, &context.work)?;
+    let source = common.open_source(&args.source, &image, tls, work)?;
     context.warn(&[&base.warnings(), source.warnings()].concat());
     let options = DeltaOptions::default()
         .with_block_size(args.block_size)
         .with_level(args.out.level());
+    let changes = changed_in(args.changes.as_ref(), source.changes(), source.disk_len())?;
     let privacy = source.privacy().and(base.privacy());
     args.out.file_ref()?.create_whole(privacy, |storage| {
         let image = &**source.readable()?;
-        delta::create(base.as_base(), image, storage, &options, &context.work)?;
+        delta::create_within(base.as_base(), image, changes, storage, &options, work)?;
         base.check()?;
         source.check()
     })?;

@@ -8,8 +8,10 @@ use crate::units::format_size;
 use serde::Serialize;
 
 use super::args::{self, Holes, Parents, SideFormat, side_format};
+use super::changes::{ChangesArg, changed_in};
 use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit};
+use super::tls_args::TlsArgs;
 
 /// Show where two disks differ; status 0 if nowhere, otherwise 1
 ///
@@ -23,6 +25,11 @@ pub(super) struct Args {
     /// Target: image or manifest
     #[arg(value_parser = args::readable())]
     b: Location,
+    /// Look only where a change map names it; `-` is standard input
+    ///
+    /// KIND is as in sync --changes. A and B are images; what the map leaves out is not found.
+    #[arg(long, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
+    changes: Option<ChangesArg>,
     /// Read A as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = side_format())]
     source_format: Option<SideFormat>,
@@ -33,6 +40,8 @@ pub(super) struct Args {
     parents: Parents,
     #[command(flatten)]
     holes: Holes,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Serialize)]
@@ -51,12 +60,16 @@ struct Object {
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let common = &context.common;
-    let open = |at, format| common.open_side(at, format, &args.parents, args.holes, &context.work);
+    let open = |at, format| {
+        let (parents, holes, work) = (&args.parents, args.holes, &context.work);
+        common.open_side(at, format, parents, holes, &args.tls, work)
+    };
     let a = open(&args.a, args.source_format)?;
     let b = open(&args.b, args.target_format)?;
     let warnings = [a.warnings(), b.warnings()].concat();
     context.warn(&warnings);
-    let found = a.diff(&b, &context.work)?;
+    let changes = changed_in(args.changes.as_ref(), a.changes(), a.disk_len())?;
+    let found = a.diff_within(&b, changes, &context.work)?;
     let object = Object {
         identical: found.is_identical(),
         disk_bytes: a.disk_len(),

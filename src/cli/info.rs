@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::args::{self, OneImage};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
+use super::tls_args::TlsArgs;
 
 /// Show what an image is: format, size, allocated space, parents, oddities
 #[derive(clap::Args)]
@@ -18,6 +19,8 @@ pub(super) struct Args {
     image: Location,
     #[command(flatten)]
     open: OneImage,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Serialize)]
@@ -29,7 +32,8 @@ struct Object<'a> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let live = context.common.source_options().with_allow_writers(true);
-    let (options, connect) = (args.open.options(), context.common.connect());
+    let options = args.open.options();
+    let connect = args.tls.of(context.common.connect(), [&args.image])?;
     let source = open_source(&args.image, &options, &live, &connect, &context.work)?;
     let mut info = source.info();
     info.warnings = source.warnings().to_vec();

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::args::{self, Holes, OneImage, block_size};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
+use super::tls_args::TlsArgs;
 
 /// Write the hashes of all blocks of an image to a file, and print their root
 ///
@@ -44,6 +45,8 @@ pub(super) struct Args {
     open: OneImage,
     #[command(flatten)]
     holes: Holes,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[cfg(feature = "sign")]
@@ -73,7 +76,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let image = args.holes.of(args.open.options());
     let source = context
         .common
-        .open_source(&args.image, &image, &context.work)?;
+        .open_source(&args.image, &image, &args.tls, &context.work)?;
     let warnings = source.warnings().to_vec();
     context.warn(&warnings);
     let file_ref = FileRef::to_write(&args.output)?;

@@ -12,6 +12,7 @@ use super::args::{self, Holes, Parents, SideFormat, side_format};
 use super::context::Context;
 use super::map_picture::Picture;
 use super::outcome::{Ended, Exit};
+use super::tls_args::TlsArgs;
 
 /// Show where the data of a disk is, or what changed since an older disk
 ///
@@ -39,6 +40,8 @@ pub(super) struct Args {
     parents: Parents,
     #[command(flatten)]
     holes: Holes,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Serialize)]
@@ -73,7 +76,10 @@ impl Entry {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let common = &context.common;
-    let open = |at, format| common.open_side(at, format, &args.parents, args.holes, &context.work);
+    let open = |at, format| {
+        let (parents, holes, work) = (&args.parents, args.holes, &context.work);
+        common.open_side(at, format, parents, holes, &args.tls, work)
+    };
     let image = open(&args.image, args.source_format)?;
     let mut warnings = image.warnings();
     let mut granularity_bytes = 1;

@@ -28,6 +28,7 @@ mod signals;
 mod sync;
 mod sync_args;
 mod sync_report;
+mod tls_args;
 mod undo;
 mod verify;
 

@@ -77,15 +77,15 @@ pub(crate) struct Args {
     /// on another host.
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "DIR", value_parser = args::here())]
     pub manifest_cache: Option<PathBuf>,
-    /// Read only blocks that differ by MANIFEST, which is of SOURCE, and refuse others than it states
+    /// Read only blocks that differ by MANIFEST, and refuse others than it states of SOURCE
     ///
     /// A file, or an address at a web server, of which only the rows that are needed are fetched.
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "MANIFEST", value_parser = args::readable())]
     pub source_manifest: Option<Location>,
-    /// Refuse a source manifest that is not signed with the key of minisign whose public part KEY is
+    /// Refuse a source manifest that is not signed with the key of minisign
     ///
-    /// KEY is a file or the key itself. With --target-manifest an older serial than the last one,
-    /// and another image, are refused.
+    /// KEY is its public part, a file or the text itself. With --target-manifest an older serial
+    /// than the last one, and another image, are refused.
     #[cfg(feature = "sign")]
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "KEY", requires = "source_manifest")]
     pub pubkey: Option<String>,

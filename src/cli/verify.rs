@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::args::{self, Holes, OneImage};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
+use super::tls_args::TlsArgs;
 
 /// Compare an image with a manifest; status 0 if they are equal, otherwise 1
 #[derive(clap::Args)]
@@ -25,6 +26,8 @@ pub(super) struct Args {
     open: OneImage,
     #[command(flatten)]
     holes: Holes,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Serialize)]
@@ -46,7 +49,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let image = args.holes.of(args.open.options());
     let source = context
         .common
-        .open_source(&args.image, &image, &context.work)?;
+        .open_source(&args.image, &image, &args.tls, &context.work)?;
     let warnings = source.warnings().to_vec();
     context.warn(&warnings);
     let manifest = context

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
 use crate::diff::{CompareOptions, Content, Known, ManifestDifference, against, compare};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
 use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, reopen, root_of};
@@ -90,6 +90,33 @@ pub fn create(
         })?;
     }
     frames.finish(roots.0, roots.1)
+}
+
+/// As [`create`]; of a base that is a manifest only where `changed` says that bytes can differ, and
+/// the delta and its roots are as true as that is.
+///
+/// # Errors
+/// As [`create`]; `InvalidInput` for a range in `changed` that ends before it begins, or behind the
+/// end of `source`, and for an image as base: the roots need all of both.
+pub fn create_within(
+    base: Base<'_>,
+    source: &dyn Image,
+    changed: Option<Vec<Range<u64>>>,
+    storage: Arc<dyn Storage>,
+    options: &DeltaOptions,
+    work: &Work,
+) -> Result<Trailer> {
+    match (base, changed) {
+        (base, None) => create(base, source, storage, options, work),
+        (Base::Manifest(manifest), changed) => {
+            let sink = ManifestWriter::root_only(source.disk_len(), manifest.block_size());
+            onward(manifest, source, changed, storage, sink, options, work)
+        }
+        (Base::Image(_), Some(_)) => {
+            let what = "a change map is of no use where the base is an image, which is read whole";
+            Err(Error::new(ErrorKind::InvalidInput, what).advise("name a manifest of the base"))
+        }
+    }
 }
 
 /// One link of a chain of deltas: writes the delta that leads from the disk that `base` describes

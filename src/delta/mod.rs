@@ -25,7 +25,7 @@ mod stack;
 mod writer;
 
 pub(crate) use bookkeeping::Bookkeeping;
-pub use create::{Base, DeltaOptions, create, create_link};
+pub use create::{Base, DeltaOptions, create, create_link, create_within};
 pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Header, JobId, Old, Purpose, Trailer};
 pub use frame::VerifiedFrame;

@@ -74,6 +74,56 @@ fn a_change_map_needs_something_that_finds_later_what_it_leaves_out() {
 }
 
 #[test]
+fn a_change_map_narrows_a_diff_and_a_delta_from_a_manifest() {
+    let fixture = synced();
+    fixture.done("manifest old.raw -o old.manifest");
+    write_at(&fixture.path("new.raw"), 5 * PAGE as u64, b"first");
+    write_at(&fixture.path("new.raw"), 200 * PAGE as u64, b"second");
+    fs::write(fixture.path("one"), "[[20480, 4096]]").unwrap();
+    fs::write(fixture.path("both"), "[[20480, 4096], [819200, 4096]]").unwrap();
+    let (status, found) = fixture.json("diff new.raw old.raw --changes pairs:one");
+    assert_eq!(
+        (status, &found["changed_bytes"]),
+        (1, &PAGE.into()),
+        "{found}"
+    );
+    let (_, found) = fixture.json("diff new.raw old.raw --changes pairs:both");
+    assert_eq!(found["changed_bytes"], 2 * PAGE, "{found}");
+    fixture
+        .run("diff new.raw old.manifest --changes pairs:one")
+        .fails(2, "between two images");
+    fixture
+        .run("delta create old.raw new.raw -o up.delta --changes pairs:both")
+        .fails(2, "manifest of the base");
+    fixture.done("delta create old.manifest new.raw -o up.delta --changes pairs:both");
+    fixture.done("delta apply up.delta old.raw");
+    assert_eq!(fixture.bytes("old.raw"), fixture.bytes("new.raw"));
+}
+
+#[test]
+fn every_verb_that_reads_takes_certificates_for_an_nbd_server() {
+    let fixture = synced();
+    fixture.done("manifest old.raw -o old.manifest");
+    for words in [
+        "info nbds://localhost:1/x",
+        "map nbds://localhost:1/x",
+        "manifest nbds://localhost:1/x -o m",
+        "verify nbds://localhost:1/x old.manifest",
+        "diff nbds://localhost:1/x old.raw",
+        "diff old.raw nbds://localhost:1/x",
+        "delta create old.raw nbds://localhost:1/x -o d",
+    ] {
+        fixture.run(words).fails(2, "--tls-cert");
+        let given = "--tls-cert no.pem --tls-key no.key --tls-ca no.ca";
+        let run = fixture.run(&format!("{words} {given}"));
+        assert!(
+            run.status == 2 && !run.stderr.contains("--tls-cert"),
+            "{run:?}"
+        );
+    }
+}
+
+#[test]
 fn a_dirty_bitmap_that_the_address_names_is_the_change_map() {
     let fixture = Fixture::new();
     let tool = |program: &str, words: &str| {

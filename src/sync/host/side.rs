@@ -1,5 +1,6 @@
 //! One of two disks that are compared: an image, or the manifest of one.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 #[non_exhaustive]
 pub enum HostSide {
     /// The image, and how it was opened.
-    Image(Arc<dyn Image>, Source),
+    Image(Arc<dyn Image>, Box<Source>),
     /// The manifest.
     Manifest(Manifest),
 }
@@ -78,7 +79,7 @@ impl HostSide {
     /// `Unsupported` for a disk on another host.
     pub fn of(source: Source) -> Result<Self> {
         let image = source.readable()?.clone();
-        Ok(HostSide::Image(image, source))
+        Ok(HostSide::Image(image, Box::new(source)))
     }
 
     /// Opens a manifest, whatever its name.
@@ -132,6 +133,14 @@ impl HostSide {
         }
     }
 
+    /// What changed, as the tracker knows that the address of an image names.
+    pub fn changes(&self) -> Option<&[Range<u64>]> {
+        match self {
+            HostSide::Image(_, source) => source.changes(),
+            HostSide::Manifest(_) => None,
+        }
+    }
+
     /// What a sync from this side onto `target` would change. Two images are compared byte
     /// against byte, to the 4 KiB page; otherwise by the blocks of the manifest. What the target
     /// has beyond this side's end is not looked at.
@@ -140,7 +149,28 @@ impl HostSide {
     /// `InvalidInput` for manifests of different block sizes; `SourceChanged` for an image that
     /// was written meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
     pub fn diff(&self, target: &HostSide, work: &Work) -> Result<Diff> {
+        self.diff_within(target, None, work)
+    }
+
+    /// As [`diff`](HostSide::diff), of two images only in `changed`, where that is given.
+    ///
+    /// # Errors
+    /// As [`diff`](HostSide::diff); `InvalidInput` for manifests where `changed` is given.
+    pub fn diff_within(
+        &self,
+        target: &HostSide,
+        changed: Option<Vec<Range<u64>>>,
+        work: &Work,
+    ) -> Result<Diff> {
         let (extents, granularity_bytes) = match (self, target) {
+            (HostSide::Image(new, _), HostSide::Image(old, _)) if changed.is_some() => {
+                let within = CompareOptions::default().with_change_map(changed);
+                (diff::images(&**new, &**old, &within, work)?, PAGE_BYTES)
+            }
+            _ if changed.is_some() => {
+                let what = "a change map is of use only between two images";
+                return Err(Error::new(ErrorKind::InvalidInput, what));
+            }
             (HostSide::Image(new, _), _) => changes_from(target.as_base(), &**new, work)?,
             (HostSide::Manifest(new), HostSide::Image(old, _)) => {
                 let found = diff::with_manifest(&**old, new, Newer::Manifest, work)?;

@@ -114,5 +114,5 @@ replays! {
     vhd_raw vhd_structured vhdx_raw vhdx_structured vhdx_log
     chain manifest delta apply recover
     remote_frames remote_source remote_target
-    change_map nbd_replies
+    change_map nbd_replies http_headers
 }

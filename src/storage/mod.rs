@@ -61,6 +61,8 @@ pub use host::options::{Opened, SourceOptions, TargetOptions};
 pub use host::stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use host::unchanged::reopened;
+#[cfg(all(feature = "http", feature = "testing"))]
+pub use http::headers::{ContentRange, retry_after};
 #[cfg(feature = "http")]
 pub use http::{HttpOptions, HttpStorage};
 pub use memory::{MemoryDirectory, MemoryStorage};

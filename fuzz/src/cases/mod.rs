@@ -33,7 +33,7 @@ pub enum Depth {
 pub type Target = (&'static str, fn(&[u8]) -> Depth);
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     ("vhd_raw", targets::vhd::raw),
     ("vhd_structured", targets::vhd::structured),
     ("vhdx_raw", targets::vhdx::raw),
@@ -49,6 +49,7 @@ pub const TARGETS: [Target; 15] = [
     ("remote_target", targets::remote::target),
     ("change_map", targets::change_map::change_map),
     ("nbd_replies", targets::nbd::nbd_replies),
+    ("http_headers", targets::http::http_headers),
 ];
 
 /// Runs the target of that name.

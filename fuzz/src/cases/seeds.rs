@@ -30,6 +30,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "remote_frames" => programs.chain([line()]).collect(),
         "change_map" => targets::change_map::seeds().collect(),
         "nbd_replies" => targets::nbd::seeds().to_vec(),
+        "http_headers" => targets::http::seeds().to_vec(),
         _ => programs.collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The bytes of a resource that an answer carries, by `Content-Range`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ContentRange {
+pub struct ContentRange {
     /// First byte and last byte; `None` where the range was not satisfiable.
     pub bytes: Option<(u64, u64)>,
     /// Length of the whole, where it is known.
@@ -13,7 +13,7 @@ pub(super) struct ContentRange {
 
 impl ContentRange {
     /// Reads `bytes FIRST-LAST/LEN`, `bytes FIRST-LAST/*` or `bytes */LEN`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let rest = text.trim().strip_prefix("bytes")?.strip_prefix(' ')?.trim();
         let (range, len) = rest.split_once('/')?;
         let len = match len {
@@ -37,7 +37,7 @@ impl ContentRange {
 }
 
 /// The pause that `Retry-After` asks for, where it is given in seconds.
-pub(super) fn retry_after(text: &str) -> Option<Duration> {
+pub fn retry_after(text: &str) -> Option<Duration> {
     number(text.trim()).map(Duration::from_secs)
 }
 

@@ -3,7 +3,7 @@
 mod checksum;
 mod client;
 mod failure;
-mod headers;
+pub(in crate::storage) mod headers;
 mod http_storage;
 mod options;
 mod read_ahead;

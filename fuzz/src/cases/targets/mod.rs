@@ -4,6 +4,7 @@ pub mod apply;
 pub mod chain;
 pub mod change_map;
 pub mod delta;
+pub mod http;
 pub mod manifest;
 pub mod nbd;
 pub mod recover;

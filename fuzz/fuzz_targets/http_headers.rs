@@ -1,0 +1,2 @@
+#![no_main]
+diskdelta_fuzz::fuzz!(http_headers);

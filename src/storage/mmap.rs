@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{Storage, past_end, range_end};
+use super::past_end;
+use super::read_only::ReadOnly;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file mapped into memory for reading, as long as it was when it was opened.
@@ -41,57 +41,30 @@ impl Mmap {
             unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", e).at_path(&path))?;
         Ok(Mmap { path, map })
     }
-
-    fn refuse(&self) -> Error {
-        Error::new(ErrorKind::Unsupported, "a mapped file is for reading only").at_path(&self.path)
-    }
 }
 
-impl Storage for Mmap {
-    fn path(&self) -> &Path {
+impl ReadOnly for Mmap {
+    const WHAT: &'static str = "a mapped file";
+
+    fn name(&self) -> &Path {
         &self.path
     }
 
-    fn len(&self) -> Result<u64> {
-        Ok(self.map.len() as u64)
+    fn byte_len(&self) -> u64 {
+        self.map.len() as u64
     }
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let end = range_end(&self.path, offset, buf.len())?;
-        if buf.is_empty() {
-            return Ok(());
-        }
+    fn read_inside(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let from = usize::try_from(offset).ok();
         let rest = from.and_then(|from| self.map.get(from..));
         match rest.and_then(|rest| rest.get(..buf.len())) {
             Some(bytes) => buf.copy_from_slice(bytes),
-            None => return Err(past_end(&self.path, end, self.map.len() as u64)),
+            None => return Err(past_end(&self.path, offset, self.byte_len())),
         }
         Ok(())
     }
 
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn sync(&self) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let len = self.map.len() as u64;
-        Ok((offset < len).then_some(offset..len))
-    }
-
-    fn mapped(&self) -> Option<&[u8]> {
+    fn memory(&self) -> Option<&[u8]> {
         Some(&self.map)
     }
 }
@@ -99,6 +72,7 @@ impl Storage for Mmap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Storage;
 
     #[test]
     fn a_mapped_file_reads_as_it_is_and_cannot_be_written() {

@@ -22,6 +22,7 @@ mod http;
 mod memory;
 mod mmap;
 mod privacy;
+mod read_only;
 mod side_files;
 mod source_identity;
 #[cfg(feature = "http")]

@@ -8,7 +8,7 @@ use super::lists::{List, Lister};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 use crate::storage::http::{Checksum, Ranges, ReadAhead, Resource};
-use crate::storage::{Storage, past_end, range_end};
+use crate::storage::read_only::ReadOnly;
 
 /// A page blob, which is only read. Every range is checked against the service's checksum, and
 /// what was never written is known from the list of its page ranges.
@@ -62,56 +62,25 @@ impl PageBlob {
     pub fn check(&self) -> Result<()> {
         self.blob().confirm()
     }
-
-    fn refuse(&self) -> Error {
-        let what = "a page blob is only read";
-        Error::new(ErrorKind::Unsupported, what).at_path(&self.path)
-    }
 }
 
-impl Storage for PageBlob {
-    fn path(&self) -> &Path {
+impl ReadOnly for PageBlob {
+    const WHAT: &'static str = "a page blob that is a source";
+
+    fn name(&self) -> &Path {
         &self.path
     }
 
-    fn len(&self) -> Result<u64> {
-        Ok(self.blob().identity().len)
+    fn byte_len(&self) -> u64 {
+        self.blob().identity().len
     }
 
-    fn has_fixed_len(&self) -> bool {
-        true
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let (end, len) = (range_end(&self.path, offset, buf.len())?, self.len()?);
-        match end <= len || buf.is_empty() {
-            true => self.ahead.read(buf, offset),
-            false => Err(past_end(&self.path, end, len)),
-        }
-    }
-
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn sync(&self) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(self.refuse())
+    fn read_inside(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.ahead.read(buf, offset)
     }
 
     /// Page ranges; all is data where the service cannot list them.
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let len = self.len()?;
-        if offset >= len {
-            return Ok(None);
-        }
+    fn data_from(&self, offset: u64) -> Result<Option<Range<u64>>> {
         if self.allocated.get().is_none() {
             let listed = match self.lister().list(&List::Allocated) {
                 Ok(listed) => Some(listed),
@@ -121,20 +90,19 @@ impl Storage for PageBlob {
             let _ = self.allocated.set(listed);
         }
         let Some(Some(allocated)) = self.allocated.get() else {
-            return Ok(Some(offset..len));
+            return Ok(Some(offset..self.byte_len()));
         };
         let next = allocated.partition_point(|range| range.end <= offset);
         let next = allocated.get(next);
         Ok(next.map(|range| range.start.max(offset)..range.end))
     }
 
-    fn look_ahead_bytes(&self) -> u64 {
+    fn ahead_bytes(&self) -> u64 {
         LOOK_AHEAD_BYTES
     }
 
-    fn will_read(&self, range: Range<u64>) {
-        let len = self.blob().identity().len;
-        self.ahead.announce(range.start..range.end.min(len));
+    fn announce(&self, range: Range<u64>) {
+        self.ahead.announce(range);
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::read_ahead::{Fetch, ReadAhead};
 use super::resource::Resource;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::progress::CancelToken;
-use crate::storage::{SourceIdentity, Storage, past_end, range_end};
+use crate::storage::SourceIdentity;
+use crate::storage::read_only::ReadOnly;
 
 /// Bytes at a web server or in an object store, which are only read: by ranges, several requests at
 /// once. Length, `ETag` and `Last-Modified` of every answer are held against the first one's.
@@ -66,62 +67,29 @@ impl HttpStorage {
             )],
         }
     }
-
-    fn refuse(&self) -> Error {
-        let what = "a disk at a web server is only read";
-        Error::new(ErrorKind::Unsupported, what).at_path(&self.path)
-    }
 }
 
-impl Storage for HttpStorage {
-    fn path(&self) -> &Path {
+impl ReadOnly for HttpStorage {
+    const WHAT: &'static str = "a disk at a web server";
+
+    fn name(&self) -> &Path {
         &self.path
     }
 
-    fn len(&self) -> Result<u64> {
-        Ok(self.resource().identity().len)
+    fn byte_len(&self) -> u64 {
+        self.resource().identity().len
     }
 
-    fn has_fixed_len(&self) -> bool {
-        true
+    fn read_inside(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.ahead.read(buf, offset)
     }
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let (end, len) = (range_end(&self.path, offset, buf.len())?, self.len()?);
-        match end <= len || buf.is_empty() {
-            true => self.ahead.read(buf, offset),
-            false => Err(past_end(&self.path, end, len)),
-        }
-    }
-
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn sync(&self) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(self.refuse())
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let len = self.len()?;
-        Ok((offset < len).then_some(offset..len))
-    }
-
-    fn look_ahead_bytes(&self) -> u64 {
+    fn ahead_bytes(&self) -> u64 {
         LOOK_AHEAD_BYTES
     }
 
-    fn will_read(&self, range: Range<u64>) {
-        let len = self.resource().identity().len;
-        self.ahead.announce(range.start..range.end.min(len));
+    fn announce(&self, range: Range<u64>) {
+        self.ahead.announce(range);
     }
 }
 

@@ -82,6 +82,7 @@ advices! {
     Retry: "connect again after a while",
     RunAgain: "run it again",
     SameVersion: "run the same version of diskdelta on both hosts",
+    ServeAddresses: "start it so that it may open the address",
     ServeWritable: "start it so that it may write",
     SkipUnreadable: "go on without the ranges that cannot be read",
     SparseAllocation: "let zeros take no space",

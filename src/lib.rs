@@ -211,7 +211,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;
 pub use image::{CreateFormat, Format, Image, ImageInfo, Layout};
 pub use limits::Limits;
-pub use location::{Location, NbdAddress, RemoteAddress, WebAddress};
+pub use location::{Location, NbdAddress, RemoteAddress, UrlPrefix, WebAddress};
 pub use manifest::{Manifest, Release};
 #[cfg(feature = "sign")]
 pub use manifest::{PublicKey, SigningKey};

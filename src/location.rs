@@ -3,6 +3,7 @@
 mod nbd;
 mod reference;
 mod remote;
+mod url_prefix;
 mod web;
 
 use std::borrow::Cow;
@@ -20,6 +21,9 @@ pub(crate) use nbd::{NAME_MAX, NbdServer};
 pub use remote::RemoteAddress;
 #[cfg(feature = "tls")]
 pub(crate) use remote::split_port;
+pub use url_prefix::UrlPrefix;
+#[cfg(feature = "http")]
+pub(crate) use url_prefix::is_link_local;
 pub use web::WebAddress;
 #[cfg(feature = "cli")]
 pub(crate) use web::without_queries;
@@ -180,7 +184,6 @@ impl Location {
             Ok(Location::Remote(remote)) if !is_plain(text, remote.path()) => {
                 format!("`{text}` does not name an image by a path without `..`")
             }
-            Ok(Location::Web(_)) => "a plan takes no disk at a web server".to_owned(),
             Ok(location) => return Ok(location),
             Err(error) if text.contains("://") => error.to_string(),
             Err(_) => format!(

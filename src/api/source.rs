@@ -31,7 +31,13 @@ pub fn open_source(
     match at {
         Location::Path(path) => HostSource::open(path, image, options).map(|it| it.source()),
         Location::Nbd(address) => open_export(address, image, options, connect, work),
-        Location::Web(address) => open_web(address, image, options, connect, work),
+        Location::Web(address) => match &connect.via {
+            None => open_web(address, image, options, connect, work),
+            Some(agent) => {
+                let client = connect.connect(agent, work)?;
+                client.open_address(address, image, options, work)
+            }
+        },
         Location::Remote(address) => {
             let client = connect.connect(address, work)?;
             client.open(address.path(), image, options, work)

@@ -45,6 +45,7 @@ fn option(advice: &Advice) -> Option<String> {
         Advice::RemoteShell => "--rsh COMMAND",
         Advice::ResumeJob => "diskdelta failback run JOB",
         Advice::Retry => "--retry",
+        Advice::ServeAddresses => "serve --allow-url PREFIX",
         Advice::ServeWritable => "leave out --read-only",
         Advice::SkipUnreadable => "--skip-unreadable",
         Advice::SparseAllocation => "--allocation sparse",

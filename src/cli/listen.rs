@@ -169,7 +169,10 @@ fn who(client: &Client) -> String {
 }
 
 fn what(job: &RemoteJob) -> String {
-    let path = escape_path(&path_of(&job.path));
+    let path = match &job.address {
+        Some(address) => address.to_string(),
+        None => escape_path(&path_of(&job.path)),
+    };
     let verb = if job.target.is_some() {
         "writes"
     } else {

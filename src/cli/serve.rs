@@ -17,7 +17,7 @@ use crate::remote::serve;
 #[cfg(feature = "failback")]
 use crate::remote::serve_with;
 use crate::remote::{LineOptions, ServeOptions, Served};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, UrlPrefix};
 
 use super::args::{self, Holes};
 use super::context::Context;
@@ -65,6 +65,13 @@ pub(super) struct Args {
     /// Keep hashes in DIR, and do not read images that are unchanged since
     #[arg(long, help_heading = "Expert", value_name = "DIR", value_parser = args::here())]
     manifest_cache: Option<PathBuf>,
+    /// Read sources at web servers whose addresses begin with PREFIX; may be repeated
+    ///
+    /// PREFIX is https://HOST/ or https://HOST/PATH; one * in HOST stands for any letters, as in
+    /// https://md-*.blob.storage.azure.net/. Redirects elsewhere, and addresses of the link alone
+    /// (169.254.0.0/16, fe80::/10), are refused.
+    #[arg(long, help_heading = "Safety", value_name = "PREFIX", value_parser = UrlPrefix::parse)]
+    allow_url: Vec<UrlPrefix>,
     #[command(flatten)]
     holes: Holes,
 }
@@ -84,7 +91,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         .with_state_dir(args.state_dir.clone().or_else(default_state))
         .with_direct(context.common.direct)
         .with_read_holes(args.holes.read_holes)
+        .with_allowed_urls(args.allow_url.clone())
         .with_line(line);
+    #[cfg(feature = "http")]
+    let options = options.with_http(context.common.connect().http);
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
     let work = context.work.clone().with_progress(Arc::new(NoProgress));
     let work = work.with_limit_rate(0);

@@ -15,7 +15,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     refuse_misplaced(args)?;
     let all = [&args.source, &args.target];
     let connect = args.connect.options(all, context)?;
-    let work = match all.iter().any(|it| matches!(it, Location::Remote(_))) {
+    let is_remote = |it: &&Location| matches!(it, Location::Remote(_));
+    let work = match all.iter().any(|it| is_remote(&it)) || args.connect.via().is_some() {
         // The line is what a speed limit is for.
         true => context.work.clone().with_limit_rate(0),
         false => context.work.clone(),
@@ -138,7 +139,13 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
     if has_cache && args.source_manifest.is_some() {
         return refuse("--manifest-cache does not go with --source-manifest".to_owned());
     }
+    let via = args.connect.via();
     match (&args.source, &args.target) {
+        (Location::Web(_), Location::Remote(_)) if via.is_some() => {
+            Err(RemoteTarget::both_remote())
+        }
+        (Location::Web(_), _) if via.is_some() => Ok(()),
+        _ if via.is_some() => refuse("--via goes with a source at a web server alone".to_owned()),
         (Location::Remote(_), Location::Remote(_)) => Err(RemoteTarget::both_remote()),
         (Location::Remote(_), _) if has_cache => {
             let what = "--manifest-cache does not go with a source on another host";

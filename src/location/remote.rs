@@ -92,6 +92,24 @@ impl RemoteAddress {
         })
     }
 
+    /// Reads the address of an agent alone: `ssh://[user@]host[:port]` or
+    /// `diskdelta://host[:port]`.
+    ///
+    /// # Errors
+    /// As [`parse`](RemoteAddress::parse); `InvalidInput` for one with a path.
+    pub fn parse_agent(text: &str) -> Result<RemoteAddress> {
+        let bare = text.strip_suffix('/').unwrap_or(text);
+        let is_bare = bare
+            .split_once("://")
+            .is_some_and(|(_, rest)| !rest.contains('/'));
+        let parsed = RemoteAddress::parse(format!("{bare}/-"));
+        parsed.ok().filter(|_| is_bare).ok_or_else(|| {
+            let what = format!("`{text}` is not the address of an agent");
+            Error::new(ErrorKind::InvalidInput, what)
+                .advise("write ssh://[user@]host[:port] or diskdelta://host[:port]")
+        })
+    }
+
     /// Whether it is at a service, which accepts only clients with a certificate.
     pub fn is_service(&self) -> bool {
         self.scheme == Scheme::Service

@@ -74,6 +74,11 @@ impl WebAddress {
         &self.host
     }
 
+    /// The port, where it is not the scheme's.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// The path, which begins with a slash, as it was written.
     pub fn path(&self) -> &str {
         &self.path
@@ -102,8 +107,7 @@ impl WebAddress {
         self.to_string()
     }
 
-    /// The whole address, with its secrets, for the server itself.
-    #[cfg(feature = "http")]
+    /// The whole address, with its secrets, for the server itself and for an agent that opens it.
     pub(crate) fn with_secrets(&self) -> String {
         let query = self.query.as_deref();
         format!("{}{}{}", self.origin(), self.path, question(query))
@@ -225,7 +229,6 @@ fn split_host(authority: &str) -> Option<(&str, Option<u16>)> {
     is_valid.then_some((host, port))
 }
 
-#[cfg(feature = "http")]
 fn question(query: Option<&str>) -> String {
     query.map_or(String::new(), |query| format!("?{query}"))
 }

@@ -26,6 +26,8 @@ pub struct ConnectOptions {
     /// How web servers are reached.
     #[cfg(feature = "http")]
     pub http: HttpOptions,
+    /// The agent that opens addresses of web servers in place of this host; its path means nothing.
+    pub via: Option<RemoteAddress>,
     /// How the line is watched, and how fast it may be.
     pub line: LineOptions,
     /// How often a sync is begun again whose connection broke.
@@ -36,6 +38,8 @@ setters! {
     ConnectOptions:
     /// Replaces [`ConnectOptions::shell`].
     with_shell, shell: ShellOptions;
+    /// Replaces [`ConnectOptions::via`].
+    with_via, via: Option<RemoteAddress>;
     /// Replaces [`ConnectOptions::line`].
     with_line, line: LineOptions;
     /// Replaces [`ConnectOptions::retry`].

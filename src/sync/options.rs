@@ -52,8 +52,18 @@ pub enum Verify {
     /// manifest or hole of the target is trusted. A source is opened with
     /// [`DiskOptions::read_holes`](crate::DiskOptions::read_holes) to read its holes too.
     All,
+    /// What was sent, by the other side: the storage of the target has held it against a checksum
+    /// before it took it. Nothing is read back. Only for a target that does so, as a page blob.
+    Sent,
     /// Nothing.
     None,
+}
+
+impl Verify {
+    /// Whether what was written is read back.
+    pub(super) fn reads_back(self) -> bool {
+        matches!(self, Verify::Written | Verify::All)
+    }
 }
 
 /// Whether files are cloned where the file system can do that: a clone shares the space of its

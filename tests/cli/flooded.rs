@@ -32,6 +32,7 @@ fn flood(mut to: impl Write + Send + 'static, path: &str, kind: u8, payload: &[u
         live: false,
         marker_is_data: false,
         read_holes: false,
+        address: None,
     }));
     let mut encoder = FrameEncoder::default();
     let mut bytes = Vec::new();

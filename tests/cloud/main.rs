@@ -1,6 +1,7 @@
 //! Disks at web servers and in clouds, behind servers of the tests' own.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod agent;
 mod azure;
 mod blob;
 #[path = "../remote/certificates.rs"]

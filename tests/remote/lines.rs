@@ -149,6 +149,7 @@ pub fn job(path: &str, target: Option<TargetJob>) -> RemoteJob {
         live: false,
         marker_is_data: false,
         read_holes: false,
+        address: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::image::ImageOptions;
+use crate::location::WebAddress;
 use crate::path_bytes::bytes_of;
 use crate::progress::Work;
 use crate::remote::transport::connection::Connection;
@@ -68,7 +69,7 @@ impl Client {
     /// Those of the agent; `Unsupported` for an agent that cannot read holes where that is asked
     /// for; `Malformed`, `Io`, `Cancelled`.
     pub fn open(
-        mut self,
+        self,
         path: impl AsRef<Path>,
         image: &ImageOptions,
         options: &SourceOptions,
@@ -82,8 +83,41 @@ impl Client {
             live: options.allow_writers && self.session.looks(),
             marker_is_data: options.marker_is_data && self.session.reads_markers(),
             read_holes: image.read_holes,
+            address: None,
         });
-        opened.map_err(|error| explain(&mut self.connection, error))?;
+        self.opened(opened, image, work)
+    }
+
+    /// As [`open`](Client::open), for what is at a web server: the agent reads it.
+    ///
+    /// # Errors
+    /// As [`open`](Client::open); `Unsupported` for an agent that opens no such addresses.
+    pub fn open_address(
+        self,
+        address: &WebAddress,
+        image: &ImageOptions,
+        options: &SourceOptions,
+        work: &Work,
+    ) -> Result<Source> {
+        if !self.session.opens_addresses() {
+            let what = "the diskdelta there cannot open addresses of web servers";
+            return Err(Error::new(ErrorKind::Unsupported, what).advise(Advice::SameVersion));
+        }
+        let opened = self.ask(&RemoteJob {
+            path: Vec::new(),
+            format: image.format,
+            target: None,
+            live: false,
+            marker_is_data: options.marker_is_data,
+            read_holes: image.read_holes,
+            address: Some(address.clone()),
+        });
+        self.opened(opened, image, work)
+    }
+
+    /// The source that was asked for.
+    fn opened(mut self, asked: Result<()>, image: &ImageOptions, work: &Work) -> Result<Source> {
+        asked.map_err(|error| explain(&mut self.connection, error))?;
         let session = Arc::new(self.session);
         match RemoteSource::over(session, &image.limits, work.cancel()) {
             Ok(remote) => Ok(remote
@@ -248,6 +282,7 @@ impl RemoteTarget {
             live: false,
             marker_is_data: false,
             read_holes: target.image.read_holes,
+            address: None,
         })
     }
 }

@@ -9,8 +9,9 @@ use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::format::{
-    FEATURE_COUNTS, FEATURE_DISK_AGENT, FEATURE_GAPS, FEATURE_HOLES, FEATURE_LIVE,
-    FEATURE_MANIFESTS, FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+    FEATURE_ADDRESSES, FEATURE_COUNTS, FEATURE_DISK_AGENT, FEATURE_GAPS, FEATURE_HOLES,
+    FEATURE_LIVE, FEATURE_MANIFESTS, FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION,
+    VERSION_LEAST,
 };
 use crate::remote::wire::message::{Hello, Message};
 use crate::sync::Traffic;
@@ -147,6 +148,11 @@ impl Session {
     /// Whether the agent reads holes where a job asks for it.
     pub fn reads_holes(&self) -> bool {
         self.features & FEATURE_HOLES != 0
+    }
+
+    /// Whether the agent may open addresses of web servers.
+    pub fn opens_addresses(&self) -> bool {
+        self.features & FEATURE_ADDRESSES != 0
     }
 
     /// Whether the agent does what it is asked for beside syncs.

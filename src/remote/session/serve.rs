@@ -11,6 +11,7 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
+use crate::location::{UrlPrefix, WebAddress};
 use crate::path_bytes::{bytes_of, path_of};
 use crate::progress::Work;
 use crate::remote::own_directories::OwnDirectories;
@@ -24,8 +25,14 @@ use crate::remote::wire::message::Message;
 use crate::remote::wire::outcome::{Fault, RemoteOutcome};
 use crate::remote::wire::request::{RemoteJob, TargetJob};
 use crate::setters::setters;
+#[cfg(feature = "http")]
+use crate::storage::HttpOptions;
 use crate::storage::{SourceOptions, TargetOptions};
-use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
+#[cfg(feature = "http")]
+use crate::sync::WebSource;
+use crate::sync::{
+    CachedSource, HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync,
+};
 use crate::target_state::TargetState;
 use crate::units::BlockSize;
 
@@ -55,6 +62,12 @@ pub struct ServeOptions {
     /// Reads the holes of images too, whether a job asks for it or not; see
     /// [`DiskOptions::read_holes`](crate::DiskOptions::read_holes).
     pub read_holes: bool,
+    /// What the addresses of web servers begin with that a client may have opened as a source;
+    /// none where it is empty.
+    pub allowed_urls: Vec<UrlPrefix>,
+    /// How web servers are reached.
+    #[cfg(feature = "http")]
+    pub http: HttpOptions,
     /// How the line is watched.
     pub line: LineOptions,
 }
@@ -83,8 +96,17 @@ setters! {
     with_direct, direct: bool;
     /// Replaces [`ServeOptions::read_holes`].
     with_read_holes, read_holes: bool;
+    /// Replaces [`ServeOptions::allowed_urls`].
+    with_allowed_urls, allowed_urls: Vec<UrlPrefix>;
     /// Replaces [`ServeOptions::line`].
     with_line, line: LineOptions;
+}
+
+#[cfg(feature = "http")]
+setters! {
+    ServeOptions:
+    /// Replaces [`ServeOptions::http`].
+    with_http, http: HttpOptions;
 }
 
 /// Does what an agent is asked for beside syncs; the layer above knows what that is.
@@ -205,19 +227,20 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     fn be_source(&self, session: Session, job: &RemoteJob) -> Result<Served> {
-        let opened = self.open_source(job).and_then(|source| {
-            let cached = match self.cache()? {
-                Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(BLOCK)?)?),
-                _ => None,
-            };
-            Ok((source, cached))
+        let opened = match &job.address {
+            None => self.open_source(job),
+            Some(address) => self.open_address(address, job).map(|source| (source, None)),
+        };
+        let opened = opened.and_then(|(source, cached)| {
+            let image = source.readable()?.clone();
+            Ok((source, image, cached))
         });
-        let (source, cached) = match opened {
+        let (source, image, cached) = match opened {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
         let source_server = SourceServer {
-            image: source.image().clone(),
+            image,
             check: &|| source.check(),
             warnings: source
                 .warnings()
@@ -279,7 +302,8 @@ impl Agent<'_> {
         directory.map(ManifestCache::open).transpose()
     }
 
-    fn open_source(&self, job: &RemoteJob) -> Result<HostSource> {
+    /// Opens a file or device, and looks up what a cache knows of it.
+    fn open_source(&self, job: &RemoteJob) -> Result<(Source, Option<CachedSource>)> {
         let (path, resolved) = self.resolve(job)?;
         let open = SourceOptions::default()
             .with_direct(self.options.direct)
@@ -290,7 +314,32 @@ impl Agent<'_> {
             resolved.check()?;
             root.check(&source.files())?;
         }
-        Ok(source)
+        let cached = match self.cache()? {
+            Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(BLOCK)?)?),
+            _ => None,
+        };
+        Ok((source.source(), cached))
+    }
+
+    /// Opens what is at a web server, where the agent may.
+    #[cfg(feature = "http")]
+    fn open_address(&self, address: &WebAddress, job: &RemoteJob) -> Result<Source> {
+        if self.options.allowed_urls.is_empty() {
+            let what = "this agent opens no addresses of web servers";
+            return Err(Error::new(ErrorKind::Unsupported, what).advise(Advice::ServeAddresses));
+        }
+        let allowed = Some(self.options.allowed_urls.clone());
+        let http = self.options.http.clone().with_allowed(allowed);
+        let open = SourceOptions::default().with_marker_is_data(job.marker_is_data);
+        let cancel = self.work.cancel();
+        WebSource::open(address, &self.image_options(job), &open, &http, cancel)
+            .map(|web| web.source())
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn open_address(&self, _: &WebAddress, _: &RemoteJob) -> Result<Source> {
+        let what = "this agent was built without disks at web servers (feature `http`)";
+        Err(Error::new(ErrorKind::Unsupported, what))
     }
 
     fn open_target(&self, job: &RemoteJob, how: &TargetJob) -> Result<HostTarget> {

@@ -24,6 +24,8 @@ pub const FEATURE_DISK_AGENT: u32 = 32;
 pub const FEATURE_MARKERS: u32 = 64;
 /// Feature: an agent reads the holes of its file or device where a job asks for it.
 pub const FEATURE_HOLES: u32 = 128;
+/// Feature: an agent may open addresses of web servers.
+pub const FEATURE_ADDRESSES: u32 = 256;
 /// All features of this version; others are left out of what both ends agree on.
 pub const FEATURES: u32 = FEATURE_ZSTD
     | FEATURE_MANIFESTS
@@ -32,7 +34,8 @@ pub const FEATURES: u32 = FEATURE_ZSTD
     | FEATURE_LIVE
     | FEATURE_DISK_AGENT
     | FEATURE_MARKERS
-    | FEATURE_HOLES;
+    | FEATURE_HOLES
+    | FEATURE_ADDRESSES;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;

@@ -3,6 +3,7 @@
 use super::codec::{Put, Take, choice, index_of, put_texts, take_texts, wrong};
 use crate::error::Result;
 use crate::image::{CreateFormat, Format, ImageInfo, Layout};
+use crate::location::WebAddress;
 use crate::storage::Allocation;
 use crate::sync::{Cloning, Mode, Safety, SyncOptions, Verify};
 use crate::units::BlockSize;
@@ -25,6 +26,8 @@ pub struct RemoteJob {
     /// Whether the holes of the other end's file or device are read too; see
     /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes).
     pub read_holes: bool,
+    /// What the agent is to open at a web server as the source, instead of a path.
+    pub address: Option<WebAddress>,
 }
 
 /// How the other end is to write its target.
@@ -78,14 +81,18 @@ impl RemoteJob {
         out.flag(self.target.is_some());
         let Some(target) = &self.target else {
             // An end without the features knows nothing of these bytes.
-            if self.live || self.marker_is_data || self.read_holes {
+            let is_web = self.address.is_some();
+            if self.live || self.marker_is_data || self.read_holes || is_web {
                 out.flag(self.live);
             }
-            if self.marker_is_data || self.read_holes {
+            if self.marker_is_data || self.read_holes || is_web {
                 out.flag(self.marker_is_data);
             }
-            if self.read_holes {
-                out.flag(true);
+            if self.read_holes || is_web {
+                out.flag(self.read_holes);
+            }
+            if let Some(address) = &self.address {
+                out.text(address.with_secrets().as_bytes());
             }
             return;
         };
@@ -124,6 +131,10 @@ impl RemoteJob {
             live: is_source && !from.is_empty() && from.flag()?,
             marker_is_data: is_source && !from.is_empty() && from.flag()?,
             read_holes: !from.is_empty() && from.flag()?,
+            address: match is_source && !from.is_empty() {
+                true => Some(WebAddress::parse(from.string()?)?),
+                false => None,
+            },
             path,
             format,
             target,
@@ -215,7 +226,7 @@ impl Opened {
 
 pub(super) const MODES: [Mode; 3] = [Mode::Auto, Mode::Delta, Mode::Full];
 pub(super) const SAFETIES: [Safety; 2] = [Safety::Atomic, Safety::InPlace];
-const VERIFIES: [Verify; 3] = [Verify::Written, Verify::All, Verify::None];
+const VERIFIES: [Verify; 4] = [Verify::Written, Verify::All, Verify::None, Verify::Sent];
 const ALLOCATIONS: [Allocation; 3] = [Allocation::Keep, Allocation::Sparse, Allocation::Full];
 const CREATES: [CreateFormat; 5] = [
     CreateFormat::Raw,

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use ureq::config::AutoHeaderValue;
 use ureq::http::header::{HeaderMap, HeaderName};
-use ureq::http::{Method, Request, StatusCode};
+use ureq::http::{Method, Request};
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use super::failure::Failure;
 use super::headers::retry_after;
 use super::options::HttpOptions;
 use super::request_limit::{Permit, RequestLimit};
+use super::resolver::BeyondLink;
 use super::retries::Retries;
 use super::token::Token;
 use crate::error::{Error, ErrorKind, Result};
@@ -88,7 +90,13 @@ impl Client {
             true => config.proxy(None),
             false => config,
         };
-        let agent = Agent::new_with_config(config.build());
+        let agent = match &options.allowed {
+            None => Agent::new_with_config(config.build()),
+            Some(_) => {
+                let connector = DefaultConnector::default();
+                Agent::with_parts(config.build(), connector, BeyondLink)
+            }
+        };
         let alive = Arc::new(());
         watch(agent.clone(), cancel.clone(), Arc::downgrade(&alive))?;
         Ok(Client {
@@ -163,7 +171,7 @@ impl Client {
                 answer.permit.answered();
                 Ok(answer)
             }
-            false => Err(answer.refusal(parts.status)),
+            false => Err(answer.refusal()),
         }
     }
 }
@@ -213,8 +221,8 @@ impl Answer<'_> {
         Failure::Final(Error::new(kind, what).at_path(self.at.to_string()))
     }
 
-    /// The failure that a status stands for.
-    fn refusal(&self, status: StatusCode) -> Failure {
+    /// The failure that its status stands for.
+    pub(in crate::storage) fn refusal(&self) -> Failure {
         let code = self
             .header("x-ms-error-code")
             .map_or(String::new(), |code| format!(" {code}"));
@@ -222,9 +230,9 @@ impl Answer<'_> {
             .header("x-ms-request-id")
             .or(self.header("x-amz-request-id"));
         let id = id.map_or(String::new(), |id| format!(" (request {id})"));
-        let what = format!("the server answers {}{code}{id}", status.as_u16());
+        let what = format!("the server answers {}{code}{id}", self.status);
         let error = |kind| Error::new(kind, what.clone()).at_path(self.at.to_string());
-        match status.as_u16() {
+        match self.status {
             401 | 403 => Failure::Final(error(ErrorKind::Untrusted).advise(
                 "the address may have expired: make a new one and run the same command again, \
                  which goes on where this one stopped",

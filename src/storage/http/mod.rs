@@ -8,12 +8,13 @@ mod http_storage;
 mod options;
 mod read_ahead;
 mod request_limit;
+mod resolver;
 mod resource;
 mod retries;
 mod token;
 
 pub(in crate::storage) use checksum::Checksum;
-pub(in crate::storage) use client::Query;
+pub(in crate::storage) use client::{Client, Query};
 pub(in crate::storage) use failure::Failure;
 pub use http_storage::HttpStorage;
 pub(in crate::storage) use http_storage::Ranges;

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::headers::ContentRange;
 use super::options::HttpOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::WebAddress;
+use crate::location::{WebAddress, is_link_local};
 use crate::progress::CancelToken;
 use crate::storage::SourceIdentity;
 
@@ -22,6 +22,8 @@ pub(in crate::storage) struct Resource {
     headers: Vec<(&'static str, String)>,
     checksum: Option<Checksum>,
     is_page_blob: bool,
+    /// Whether it changes only by this program, so that a change is no error.
+    is_own: bool,
 }
 
 /// What tells one state of a resource from another.
@@ -49,6 +51,7 @@ impl Resource {
         let mut address = named.clone();
         for _ in 0..=MOST_REDIRECTS {
             refuse_plain(&address, options)?;
+            refuse_other(&address, options)?;
             match first_answer(&client, &address)? {
                 First::Found(identity, is_page_blob) => {
                     let headers = conditions(&address, &identity);
@@ -60,6 +63,7 @@ impl Resource {
                         headers,
                         checksum: None,
                         is_page_blob,
+                        is_own: false,
                     });
                 }
                 First::Redirect(target) => {
@@ -105,6 +109,14 @@ impl Resource {
     /// Whether the server calls it a page blob.
     pub(in crate::storage) fn is_page_blob(&self) -> bool {
         self.is_page_blob
+    }
+
+    /// Takes it for changed by this program alone: no answer is held against the first one but for
+    /// its length.
+    pub(in crate::storage) fn make_own(&mut self) {
+        self.is_own = true;
+        self.identity.etag = None;
+        self.identity.modified = None;
     }
 
     /// Sends `headers` with every request, and asks for a checksum with every range.
@@ -225,6 +237,7 @@ impl Resource {
         let identity = Identity::of(answer, range.len.unwrap_or(self.identity.len));
         match () {
             () if identity.len != self.identity.len => changed("its length changed meanwhile"),
+            () if self.is_own => Ok(range),
             () if identity.etag != self.identity.etag => changed("its ETag changed meanwhile"),
             () if identity.modified != self.identity.modified => {
                 changed("it was modified meanwhile")
@@ -362,6 +375,25 @@ fn refuse_plain(address: &WebAddress, options: &HttpOptions) -> Result<()> {
     Err(Error::new(ErrorKind::Untrusted, what)
         .at_path(address.to_string())
         .advise("use https://"))
+}
+
+/// # Errors
+/// `Untrusted` for an address that is not among those that are allowed.
+fn refuse_other(address: &WebAddress, options: &HttpOptions) -> Result<()> {
+    let is_allowed = match &options.allowed {
+        None => true,
+        Some(prefixes) => {
+            let is_far = !address.ip().is_some_and(is_link_local);
+            is_far && prefixes.iter().any(|prefix| prefix.allows(address))
+        }
+    };
+    match is_allowed {
+        true => Ok(()),
+        false => {
+            let what = "this agent opens no such address";
+            Err(Error::new(ErrorKind::Untrusted, what).at_path(address.to_string()))
+        }
+    }
 }
 
 /// The longest range for which a service states a checksum.

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::sync_target::{SyncTarget, log_file};
-use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
+use super::target::open_host_target;
+use crate::error::Result;
 use crate::progress::Work;
+use crate::remote::ConnectOptions;
 use crate::storage::FileRef;
 use crate::sync::{self, HostTarget, HostTargetOptions, Recovered, SyncReport, Target};
 
@@ -23,6 +24,7 @@ pub fn undo(
     let file = FileRef::host(crate::storage::resolve(file)?)?;
     with_target(
         target.into(),
+        work,
         |target| sync::undo(&file, target.target(), work),
         |target| sync::undo(&file, target, work),
     )
@@ -37,6 +39,7 @@ pub fn undo(
 pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
     with_target(
         target.into(),
+        work,
         |target| target.recover(work),
         |target| sync::recover(target, work),
     )
@@ -50,6 +53,7 @@ pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> 
 pub fn discard(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
     with_target(
         target.into(),
+        work,
         |target| target.discard(work),
         |target| sync::discard(target, work),
     )
@@ -57,16 +61,15 @@ pub fn discard(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> 
 
 fn with_target<T>(
     target: SyncTarget,
+    work: &Work,
     on_host: impl FnOnce(&HostTarget) -> Result<T>,
     on_storage: impl FnOnce(&Target) -> Result<T>,
 ) -> Result<T> {
     match target {
-        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
-            on_host(&HostTarget::open(path, &HostTargetOptions::default())?)
-        }
-        SyncTarget::Location(other) => {
-            let what = "this is done on the host of the target";
-            Err(Error::new(ErrorKind::Unsupported, what).at_path(other.to_string()))
+        SyncTarget::Path(path) => on_host(&HostTarget::open(path, &HostTargetOptions::default())?),
+        SyncTarget::Location(location) => {
+            let (options, connect) = (HostTargetOptions::default(), ConnectOptions::default());
+            on_host(&open_host_target(&location, &options, &connect, work)?)
         }
         SyncTarget::Storage {
             storage,

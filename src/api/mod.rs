@@ -22,3 +22,5 @@ pub use source::{open_manifest, open_source};
 pub use sync::Sync;
 pub use sync_target::SyncTarget;
 pub use target::OpenTarget;
+#[cfg(feature = "cli")]
+pub(crate) use target::open_host_target;

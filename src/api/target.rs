@@ -6,9 +6,46 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::{Client, ConnectOptions, RemoteTarget};
+#[cfg(feature = "http")]
+use crate::sync::open_blob;
 use crate::sync::{
     CachedSource, HostTarget, HostTargetOptions, Source, SyncOptions, SyncReport, sync,
 };
+
+/// Opens a target that this host writes itself: a file or device of it, or a page blob.
+///
+/// # Errors
+/// `InvalidInput` for a location that is only read; `Unsupported` for one of an agent; those of
+/// [`HostTarget::open`] and of the blob service.
+pub(crate) fn open_host_target(
+    at: &Location,
+    options: &HostTargetOptions,
+    connect: &ConnectOptions,
+    work: &Work,
+) -> Result<HostTarget> {
+    let (kind, what) = match at {
+        Location::Path(path) => return HostTarget::open(path, options),
+        #[cfg(feature = "http")]
+        Location::Web(address) => {
+            return open_blob(address, options, &connect.http, work.cancel());
+        }
+        #[cfg(not(feature = "http"))]
+        Location::Web(_) => {
+            let what = "this build cannot write to a web server";
+            (ErrorKind::Unsupported, what)
+        }
+        Location::Nbd(_) => {
+            let what = "an export of an NBD server is only read";
+            (ErrorKind::InvalidInput, what)
+        }
+        Location::Remote(_) => {
+            let what = "this is done on the host of the target";
+            (ErrorKind::Unsupported, what)
+        }
+    };
+    let _ = (connect, work);
+    Err(Error::new(kind, what).at_path(at.to_string()))
+}
 
 /// An open target of one sync: on this host, or on another one, whose agent writes it.
 pub struct OpenTarget(Kind);
@@ -33,17 +70,13 @@ impl OpenTarget {
         work: &Work,
     ) -> Result<OpenTarget> {
         let kind = match at {
-            Location::Path(path) => Kind::Here(HostTarget::open(path, options)?),
+            Location::Path(_) => Kind::Here(open_host_target(at, options, connect, work)?),
             Location::Remote(address) => {
                 let client = connect.connect(address, work)?;
                 Kind::Remote(client.target(address.path(), options))
             }
             Location::Nbd(_) | Location::Web(_) => {
-                let what = match at {
-                    Location::Nbd(_) => "an export of an NBD server is only read",
-                    _ => "a disk at a web server is only read",
-                };
-                return Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()));
+                Kind::Here(open_host_target(at, options, connect, work)?)
             }
         };
         Ok(OpenTarget(kind))

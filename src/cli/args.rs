@@ -300,8 +300,9 @@ pub(super) fn safety() -> impl TypedValueParser<Value = Safety> {
 }
 
 pub(super) fn verify() -> impl TypedValueParser<Value = Verify> {
-    names(["written", "all", "none"]).map(|name| match name.as_str() {
+    names(["written", "sent", "all", "none"]).map(|name| match name.as_str() {
         "all" => Verify::All,
+        "sent" => Verify::Sent,
         "none" => Verify::None,
         _ => Verify::Written,
     })

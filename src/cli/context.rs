@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::api::open_host_target;
+use crate::sync::{HostTarget, HostTargetOptions};
 use crate::text::{escape, escape_json};
-use crate::{CancelToken, Error, Result, Work};
+use crate::{CancelToken, Error, Location, Result, Work};
 use serde::Serialize;
 
 use super::args::Common;
@@ -59,6 +61,20 @@ impl Context {
             print_line(&escape(&line))?;
         }
         Ok(())
+    }
+
+    /// Opens a target that this host writes itself, and prints its warnings.
+    ///
+    /// # Errors
+    /// Those of [`open_host_target`].
+    pub(super) fn open_target(
+        &self,
+        at: &Location,
+        options: &HostTargetOptions,
+    ) -> Result<HostTarget> {
+        let target = open_host_target(at, options, &self.common.connect(), &self.work)?;
+        self.warn(target.warnings());
+        Ok(target)
     }
 
     /// Tells of dangers that are no errors.

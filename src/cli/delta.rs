@@ -7,7 +7,7 @@ use crate::delta::{self, Delta, DeltaOptions};
 use crate::hash::Hash;
 use crate::image::Format;
 use crate::storage::FileRef;
-use crate::sync::{self, BaseCheck, HostTarget, Verify};
+use crate::sync::{self, BaseCheck, Verify};
 use crate::units::{format_count, format_size};
 use crate::{BlockSize, Limits, Location, Result};
 use clap::Subcommand;
@@ -104,8 +104,8 @@ struct ApplyArgs {
     #[arg(value_parser = args::here())]
     file: PathBuf,
     /// Image or block device to change
-    #[arg(value_parser = args::here())]
-    target: PathBuf,
+    #[arg(value_parser = args::readable())]
+    target: Location,
     /// How the base is recognised: by the whole target, or by what the delta replaces
     #[arg(long, help_heading = "Safety", default_value = "whole", value_parser = base_check())]
     base: BaseCheck,
@@ -185,8 +185,7 @@ impl OutArgs {
 
 fn apply(args: &ApplyArgs, context: &Context) -> Ended {
     let delta = delta_file::open(&args.file)?;
-    let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
-    context.warn(target.warnings());
+    let target = context.open_target(&args.target, &args.open.options(&context.common))?;
     let (base, verify) = (args.base, args.verify);
     let report = sync::apply_delta(&delta, target.target(), base, verify, &context.work)
         .map_err(Failure::onto(&target))?;

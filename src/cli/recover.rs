@@ -13,7 +13,7 @@ use crate::sync::{
 };
 use crate::text::escape_path;
 use crate::units::format_size;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Location};
 use serde::Serialize;
 
 use super::advice;
@@ -30,8 +30,8 @@ use super::progress::Notes;
 pub(super) struct Args {
     /// Target; with --list and --all, directories to look in
     #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
-    #[arg(value_parser = args::here())]
-    paths: Vec<PathBuf>,
+    #[arg(value_parser = args::readable())]
+    paths: Vec<Location>,
     /// Give the sync up: the target, which must be unmarked, stays as it was
     #[arg(long, conflicts_with_all = ["list", "all"])]
     discard: bool,
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     if args.all {
         return all(args, &options, context);
     }
-    let [path] = &args.paths[..] else {
+    let [at] = &args.paths[..] else {
         let what = "one target at a time; directories go with --list and --all";
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     };
@@ -84,8 +84,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         .map(resolve_to_write)
         .transpose()?;
     let options = options.with_target_manifest(manifest);
-    let target = HostTarget::open(path, &options)?;
-    context.warn(target.warnings());
+    let target = context.open_target(at, &options)?;
     if args.forget {
         return forget(args, &target, context);
     }
@@ -101,7 +100,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let recovered = done.map_err(Failure::onto(&target))?;
     let object = Object {
         notes,
-        ..Object::new(path.display().to_string(), recovered)
+        ..Object::new(at.to_string(), recovered)
     };
     context.print(&object, || object.text(args.discard))?;
     Ok(match recovered {
@@ -261,10 +260,18 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
 impl Args {
     fn directories(&self) -> Vec<PathBuf> {
         match (self.paths.is_empty(), &self.open.log_dir) {
-            (false, _) => self.paths.clone(),
+            (false, _) => self.paths.iter().map(path_of).collect(),
             (true, Some(log_dir)) => vec![log_dir.clone()],
             (true, None) => vec![PathBuf::from(LOG_DIR), PathBuf::from(".")],
         }
+    }
+}
+
+/// The path of a directory, or what cannot be one.
+fn path_of(at: &Location) -> PathBuf {
+    match at {
+        Location::Path(path) => path.clone(),
+        other => other.to_string().into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::storage::{FileRef, resolve};
-use crate::sync::{self, HostTarget};
+use crate::{Location, sync};
 
 use super::args::{self, TargetArgs};
 use super::context::Context;
@@ -17,15 +17,14 @@ pub(super) struct Args {
     #[arg(value_parser = args::here())]
     file: PathBuf,
     /// Target, as that sync left it
-    #[arg(value_parser = args::here())]
-    target: PathBuf,
+    #[arg(value_parser = args::readable())]
+    target: Location,
     #[command(flatten)]
     open: TargetArgs,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
-    let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
-    context.warn(target.warnings());
+    let target = context.open_target(&args.target, &args.open.options(&context.common))?;
     let file = FileRef::host(resolve(&args.file)?)?;
     let report =
         sync::undo(&file, target.target(), &context.work).map_err(Failure::onto(&target))?;

@@ -185,6 +185,12 @@ pub trait Storage: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a write returns `Ok` only once the medium's own side has held what arrived there
+    /// against a checksum.
+    fn confirms_writes(&self) -> bool {
+        false
+    }
+
     /// Drops cached pages of `range` that are durable, so that the next read of them comes from
     /// the medium. A hint.
     fn drop_cache(&self, _range: Range<u64>) {}

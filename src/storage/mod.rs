@@ -31,7 +31,7 @@ mod web;
 pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
 #[cfg(feature = "http")]
-pub use azure::{BlobChanges, PageBlob, changes_since};
+pub use azure::{BlobChanges, BlobTarget, PageBlob, changes_since};
 pub(crate) use bounds::{next_data, outside, past_end, poisoned, range_end};
 pub use contract::Storage;
 pub(crate) use dense::Dense;

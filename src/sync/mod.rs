@@ -39,6 +39,8 @@ pub use commit::hold::{held_image, hold, release};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
 pub use export::export_delta;
+#[cfg(feature = "http")]
+pub(crate) use host::blob_target::open_blob;
 pub use host::cache::{CachedSource, ManifestCache, Recording};
 pub use host::pending::{Pending, PendingKind, PendingState, pending, recover_all};
 pub(crate) use host::side::changes_from;
@@ -111,13 +113,20 @@ fn sync_once(
     };
     scan::target_manifest::refuse_older(&context)
         .map_err(|error| error.leaving(TargetState::Untouched))?;
-    let done = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => {
-            refuse_own_source(&source, &storage)
-                .map_err(|error| error.leaving(TargetState::Untouched))?;
-            with_usable_map(&context, &storage)
+    let done = target.open_if_there().and_then(|storage| {
+        verify::refuse_unconfirmed(options.verify, storage.as_deref())
+            .map_err(|error| error.leaving(TargetState::Untouched))?;
+        match storage {
+            Some(storage) if target.is_to_be_made(&*storage)? => {
+                commit::blank::sync_blank(&context, &storage)
+            }
+            Some(storage) => {
+                refuse_own_source(&source, &storage)
+                    .map_err(|error| error.leaving(TargetState::Untouched))?;
+                with_usable_map(&context, &storage)
+            }
+            None => onto_nothing(&context),
         }
-        None => onto_nothing(&context),
     });
     let mut report = done.map_err(|error| {
         drop_part_of_manifest(&error, target, options);
@@ -237,6 +246,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         ..*context
     };
     let in_place = options.safety == Safety::InPlace;
+    let resumes = in_place || target.is_made_in_place();
     let touch = match options.dry_run {
         true => Touch::Nothing,
         false => Touch::Mend,
@@ -244,9 +254,8 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
     let mut kept = None;
     let mut torn = None;
     let held = match recovery::state::find(target, storage, touch, context.work)? {
-        FoundState::Rerun(marker)
-            if in_place && marker.held == options.hold && !options.dry_run =>
-        {
+        FoundState::Rerun(marker) if resumes && marker.held == options.hold && !options.dry_run => {
+            refuse_undo(context, "an in-place sync")?;
             context.commits.store(true, Ordering::Relaxed);
             let report = commit::in_place::sync_marked(context, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;

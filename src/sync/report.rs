@@ -47,6 +47,8 @@ pub enum Verified {
     /// What was written was read back from the medium; a change map named where to look, and the
     /// rest was not read.
     Tracked,
+    /// What was written was held against a checksum by the storage that took it, and not read back.
+    Sent,
     /// The whole target was read after the sync and compared with the source.
     All,
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::endpoint::source::SyncContext;
+use super::options::Verify;
 use super::scan::differences::narrowed;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,6 +11,7 @@ use crate::hash::Hash;
 use crate::image::Image;
 use crate::manifest::root_of;
 use crate::progress::Phase;
+use crate::storage::Storage;
 
 /// Compares `ranges` of the target, read from the medium, with the source.
 ///
@@ -52,6 +54,18 @@ pub(super) fn verify_root(context: &SyncContext<'_>, target: &dyn Image, root: H
         true => Ok(()),
         false => Err(differs()),
     }
+}
+
+/// Refuses to rely on a storage that does not check what it is sent; `None` is one that is created.
+///
+/// # Errors
+/// `InvalidInput`.
+pub(super) fn refuse_unconfirmed(verify: Verify, storage: Option<&dyn Storage>) -> Result<()> {
+    if verify != Verify::Sent || storage.is_some_and(Storage::confirms_writes) {
+        return Ok(());
+    }
+    let what = "the storage of the target does not hold what it is sent against a checksum";
+    Err(Error::new(ErrorKind::InvalidInput, what).advise("have what was written read back"))
 }
 
 fn differs() -> Error {

@@ -21,6 +21,10 @@ pub struct Blob {
     pub query: String,
     /// Counts up with time.
     pub made: usize,
+    /// How often it was written to.
+    pub writes: usize,
+    /// The id of the lease that it has.
+    pub lease: Option<String>,
 }
 
 impl Blob {
@@ -34,11 +38,13 @@ impl Blob {
             bytes,
             query: format!("sv=2018-11-09&snapshot=2026-01-0{made}T00%3A00&sr=bs&sig=S1G{made}"),
             made,
+            writes: 0,
+            lease: None,
         }
     }
 
     pub fn etag(&self) -> String {
-        format!("\"0x8D{}\"", self.made)
+        format!("\"0x8D{}.{}\"", self.made, self.writes)
     }
 }
 
@@ -262,7 +268,7 @@ pub fn refused(status: u16, code: &str) -> Response {
         .with("x-ms-request-id", "b1-0001")
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bits: Vec<u8> = bytes
         .iter()

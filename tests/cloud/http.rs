@@ -69,7 +69,7 @@ fn every_verb_that_reads_a_disk_reads_one_at_a_web_server() {
     }
     fixture
         .run(&format!("sync old.raw {from}"))
-        .fails(2, "only read");
+        .fails(2, "must be a page blob");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Disks at web servers and in clouds, behind servers of the tests' own.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod account;
 mod agent;
 mod azure;
 mod blob;
@@ -17,3 +18,4 @@ mod resume;
 mod secrets;
 mod server;
 mod since;
+mod target;

@@ -172,6 +172,11 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
 
 /// Whether the connection goes on.
 fn answer(mut stream: &TcpStream, request: &Request, response: &Response, shared: &Shared) -> bool {
+    if response.status == 0 {
+        // As if the server were gone.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        return false;
+    }
     let len = response.stated_len.unwrap_or(response.body.len());
     let mut head = format!(
         "HTTP/1.1 {} X\r\ncontent-length: {len}\r\n",

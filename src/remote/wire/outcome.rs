@@ -268,12 +268,13 @@ const OUTCOMES: [Outcome; 5] = [
     Outcome::Unchanged,
 ];
 
-const VERIFIEDS: [Verified; 5] = [
+const VERIFIEDS: [Verified; 6] = [
     Verified::No,
     Verified::Written,
     Verified::Cached,
     Verified::All,
     Verified::Tracked,
+    Verified::Sent,
 ];
 
 const KINDS: [ErrorKind; 20] = [

@@ -128,8 +128,10 @@ impl Lister<'_> {
         found: &mut Vec<Range<u64>>,
     ) -> Result<Option<String>, Failure> {
         let mut answer = self.blob.client().attempt(query, &[])?;
-        let (etag, first) = (answer.header("etag"), &self.blob.identity().etag);
-        if etag.is_some() && etag != first.as_deref() {
+        let (etag, first) = (answer.header("etag"), self.blob.identity().etag.as_deref());
+        if let (Some(etag), Some(first)) = (etag, first)
+            && etag != first
+        {
             return Err(answer.refuse(ErrorKind::SourceChanged, "its ETag changed meanwhile"));
         }
         let len = self.blob.identity().len;

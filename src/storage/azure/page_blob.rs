@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::lists::{List, Lister};
+use super::version::agree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
-use crate::storage::http::{Checksum, Ranges, ReadAhead, Resource};
+use crate::storage::http::{Ranges, ReadAhead, Resource};
 use crate::storage::read_only::ReadOnly;
 
 /// A page blob, which is only read. Every range is checked against the service's checksum, and
@@ -28,20 +29,13 @@ impl PageBlob {
     /// # Errors
     /// `Unsupported` where it takes no version that is known here; those of reading.
     pub(in crate::storage) fn new(mut blob: Resource, cancel: &CancelToken) -> Result<Self> {
-        for (version, checksum) in VERSIONS {
-            blob.speak(vec![("x-ms-version", version.to_owned())], Some(checksum));
-            if !blob.is_understood()? {
-                continue;
-            }
-            return Ok(PageBlob {
-                path: PathBuf::from(blob.named().to_string()),
-                is_paged: version >= PAGED_FROM,
-                ahead: ReadAhead::new(Ranges(Arc::new(blob)), cancel.clone()),
-                allocated: OnceLock::new(),
-            });
-        }
-        let what = "the blob service understands none of the versions 2017-11-09 to 2020-10-02";
-        Err(Error::new(ErrorKind::Unsupported, what).at_path(blob.named().to_string()))
+        let version = agree(&mut blob)?;
+        Ok(PageBlob {
+            path: PathBuf::from(blob.named().to_string()),
+            is_paged: version.is_paged,
+            ahead: ReadAhead::new(Ranges(Arc::new(blob)), cancel.clone()),
+            allocated: OnceLock::new(),
+        })
     }
 
     pub(in crate::storage) fn blob(&self) -> &Resource {
@@ -114,12 +108,4 @@ pub(super) fn is_of_blob(error: &Error) -> bool {
     )
 }
 
-/// The versions of the service that are spoken, the best first. Azure Stack takes the older ones.
-const VERSIONS: [(&str, Checksum); 3] = [
-    (PAGED_FROM, Checksum::Crc64),
-    ("2019-07-07", Checksum::Crc64),
-    ("2017-11-09", Checksum::Md5),
-];
-/// The first version that hands page lists out in pages.
-const PAGED_FROM: &str = "2020-10-02";
 const LOOK_AHEAD_BYTES: u64 = 48 << 20;

@@ -1,6 +1,55 @@
 //! Byte ranges of a blob.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+
+/// Ranges that change, disjoint and joined.
+#[derive(Debug, Default)]
+pub(super) struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    /// Of a sorted list of disjoint ranges.
+    pub(super) fn of(sorted: &[Range<u64>]) -> Self {
+        Ranges(sorted.iter().map(|it| (it.start, it.end)).collect())
+    }
+
+    /// The first that ends behind `offset`.
+    pub(super) fn next(&self, offset: u64) -> Option<Range<u64>> {
+        let before = self.0.range(..=offset).next_back();
+        let before = before.filter(|(_, end)| **end > offset);
+        let next = before.or_else(|| self.0.range(offset..).next());
+        next.map(|(start, end)| *start..*end)
+    }
+
+    /// Adds a range.
+    pub(super) fn insert(&mut self, range: Range<u64>) {
+        let (mut start, mut end) = (range.start, range.end);
+        while let Some((before, its_end)) = self.0.range(..=end).next_back() {
+            let (before, its_end) = (*before, *its_end);
+            if its_end < start {
+                break;
+            }
+            (start, end) = (start.min(before), end.max(its_end));
+            self.0.remove(&before);
+        }
+        if start < end {
+            self.0.insert(start, end);
+        }
+    }
+
+    /// Takes a range away.
+    pub(super) fn remove(&mut self, range: &Range<u64>) {
+        while let Some(found) = self.next(range.start).filter(|it| it.start < range.end) {
+            self.0.remove(&found.start);
+            if found.start < range.start {
+                self.0.insert(found.start, range.start);
+            }
+            if found.end > range.end {
+                self.0.insert(range.end, found.end);
+            }
+        }
+    }
+}
 
 /// Sorted, and joined where they touch or overlap.
 pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
@@ -43,6 +92,33 @@ mod tests {
     use super::*;
 
     proptest::proptest! {
+        #[test]
+        fn ranges_are_added_and_taken_away_bit_for_bit(
+            steps in proptest::collection::vec((proptest::bool::ANY, 0_u64..60, 0_u64..9), 0..20),
+        ) {
+            let (mut ranges, mut model) = (Ranges::default(), [false; 80]);
+            for (is_added, start, len) in steps {
+                match is_added {
+                    true => ranges.insert(start..start + len),
+                    false => ranges.remove(&(start..start + len)),
+                }
+                for at in start..start + len {
+                    model[usize::try_from(at).unwrap()] = is_added;
+                }
+            }
+            let mut at = 0;
+            let mut last_end = None;
+            while let Some(range) = ranges.next(at) {
+                proptest::prop_assert!(Some(range.start) != last_end && !range.is_empty());
+                last_end = Some(range.end);
+                at = range.end;
+            }
+            for at in 0..80_u64 {
+                let is_in = ranges.next(at).is_some_and(|it| it.contains(&at));
+                proptest::prop_assert_eq!(is_in, model[usize::try_from(at).unwrap()]);
+            }
+        }
+
         #[test]
         fn what_is_in_one_list_only_is_found_bit_for_bit(
             one in proptest::collection::vec((0_u64..60, 0_u64..9), 0..9),

@@ -21,6 +21,7 @@ use crate::sync::options::{Mode, Safety, SyncOptions, Verify};
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::report::{Outcome, SyncReport, Verified};
+use crate::sync::verify::refuse_unconfirmed;
 
 /// How a delta's base is recognised in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,6 +85,7 @@ fn apply_checked(
     let applied = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
             refuse_itself(delta, &*storage)?;
+            refuse_unconfirmed(options.verify, Some(&*storage))?;
             let report = applied(delta, target, &storage, check, options, work)?;
             check_name(target, &*storage)?;
             Ok(report)
@@ -184,9 +186,11 @@ fn applied(
     if let Some(logged) = carry_out(target, storage, log_writer, apply_context, work)? {
         report.logged_bytes = logged;
         report.outcome = Outcome::Synced;
-        if options.verify != Verify::None {
-            report.verified = Verified::Written;
-        }
+        report.verified = match options.verify {
+            Verify::None => Verified::No,
+            Verify::Sent => Verified::Sent,
+            _ => Verified::Written,
+        };
     }
     Ok(report)
 }

@@ -97,6 +97,7 @@ pub(in crate::sync) fn sync_logged(
     }
     report.verified = match context.options.verify {
         Verify::None => Verified::No,
+        Verify::Sent if report.outcome == Outcome::Synced => Verified::Sent,
         Verify::All if report.outcome == Outcome::Synced => Verified::All,
         _ => Verified::Written,
     };

@@ -221,7 +221,7 @@ impl ClonedTarget<'_> {
     ) -> Result<()> {
         clone.image.sync()?;
         match self.context.options.verify {
-            Verify::None => {}
+            Verify::Sent | Verify::None => {}
             Verify::Written => {
                 verify_ranges(self.context, &*clone.image, written.to_vec(), old_len)?;
             }

@@ -277,7 +277,7 @@ fn copy(
     image.sync()?;
     // Of a clone nothing was written that could be read back.
     let is_read = match context.options.verify {
-        Verify::None => false,
+        Verify::Sent | Verify::None => false,
         Verify::Written => !report.cloned,
         Verify::All => true,
     };

@@ -8,7 +8,7 @@ use super::hold;
 use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, Change, Format, ImageMut, Patch};
+use crate::image::{self, Change, Format, ImageMut, Layout, Patch};
 use crate::manifest::Gathered;
 use crate::storage::Storage;
 use crate::sync::advice::needs_rerun;
@@ -202,6 +202,12 @@ impl<'a> Writing<'a> {
             (Some(_), Format::Raw) => job.target_len.min(image.disk_len()),
             _ => image.disk_len(),
         };
+        let is_flat = match context.target.format() {
+            Format::Raw => true,
+            // Its footer moves with its length alone.
+            Format::Vhd => image.info().layout == Layout::Fixed && image.disk_len() == disk_len,
+            _ => false,
+        };
         let sidecar = match broken {
             Some(_) => Some(Sidecar::create(file_ref, header, &job, &redo)?),
             None => None,
@@ -216,7 +222,7 @@ impl<'a> Writing<'a> {
             found: marker,
             disk_len,
             old_len,
-            raw: context.target.format() == Format::Raw,
+            raw: is_flat,
             begun: AtomicBool::new(sidecar.is_some()),
             written_bytes: AtomicU64::new(0),
             sidecar: Mutex::new(sidecar),
@@ -352,7 +358,7 @@ impl<'a> Writing<'a> {
     }
 
     fn note_written(&self, range: Range<u64>) {
-        if self.context.options.verify != Verify::None {
+        if self.context.options.verify.reads_back() {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.insert(range);
         }
@@ -381,7 +387,9 @@ impl<'a> Writing<'a> {
             let image = image::open_storage(self.overlay.clone(), format, options)?;
             verify_all(self.context, &*image)?;
             report.verified = Verified::All;
-        } else if self.context.options.verify != Verify::None {
+        } else if self.context.options.verify == Verify::Sent {
+            report.verified = Verified::Sent;
+        } else if self.context.options.verify.reads_back() {
             let none = Gathered::new(0);
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             let written = std::mem::replace(&mut *written, none).into_set().into_vec();

@@ -2,6 +2,7 @@
 
 pub(super) mod apply_delta;
 pub(super) mod atomic;
+pub(super) mod blank;
 pub(super) mod clone;
 pub(super) mod full_copy;
 pub(super) mod hold;

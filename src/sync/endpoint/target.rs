@@ -220,6 +220,20 @@ impl Target {
         self
     }
 
+    /// Whether `storage`, the target, is empty and written where it is, so that the image has to be
+    /// made in it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(in crate::sync) fn is_to_be_made(&self, storage: &dyn Storage) -> Result<bool> {
+        Ok(self.is_made_in_place() && storage.is_empty()?)
+    }
+
+    /// Whether it is a storage in which the image was or will be made.
+    pub(in crate::sync) fn is_made_in_place(&self) -> bool {
+        self.file_ref().is_none() && self.create.is_some()
+    }
+
     /// The length that a disk of this target takes to hold `len` guest bytes: whole sectors where
     /// the format has them, and aligned.
     ///

@@ -1,5 +1,7 @@
 //! What paths of this host open: sources, targets, and what syncs have left there.
 
+#[cfg(feature = "http")]
+pub(super) mod blob_target;
 pub(super) mod cache;
 pub(super) mod pending;
 pub(super) mod side;

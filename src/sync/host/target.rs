@@ -107,6 +107,15 @@ impl HostTarget {
         }
     }
 
+    #[cfg(feature = "http")]
+    pub(super) fn of(target: Target, is_new: bool) -> Self {
+        HostTarget {
+            target,
+            is_new,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The target.
     pub fn target(&self) -> &Target {
         &self.target
@@ -354,7 +363,7 @@ impl HostTargetOptions {
 }
 
 /// Takes the files that the caller answers for as ours, where they lie.
-fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
+pub(super) fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
     let trusted = options.trusted.iter().map(|path| {
         let file_ref = target.file_ref_given(&resolve_to_write(path)?)?;
         file_ref.directory().trust(file_ref.name())?;
@@ -368,7 +377,7 @@ fn directory_of(path: &Path) -> Result<HostDirectory> {
 }
 
 /// The redo log of a file in a directory of the caller's choice: no two files share one.
-fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> {
+pub(super) fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> {
     let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
     let stem: String = target
         .file_name()

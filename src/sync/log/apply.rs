@@ -110,7 +110,7 @@ pub(in crate::sync) fn apply_marked(
         Ok(())
     })?;
     image.sync()?;
-    if verify != Verify::None {
+    if verify.reads_back() {
         verify_written(&*image, redo_log, work)?;
     }
     if let Some(check) = check {

@@ -64,6 +64,26 @@ pub(in crate::sync) fn with_log(
     Ok(target)
 }
 
+/// `target`, which carries `marker` and is no file or device of this host, with the log of its
+/// unfinished sync where that is among `trusted`; its usual place is looked at anyway.
+///
+/// # Errors
+/// Those of reading a log.
+#[cfg(feature = "http")]
+pub(in crate::sync) fn with_own_log(
+    target: Target,
+    marker: &Marker,
+    trusted: Vec<FileRef>,
+    limits: &Limits,
+) -> Result<Target> {
+    for file_ref in trusted {
+        if job_of(&file_ref, marker, limits)?.is_some() {
+            return Ok(target.with_trusted_redo_log(file_ref));
+        }
+    }
+    Ok(target)
+}
+
 /// `error` of looking at the log of a marked target. Where that is not trusted it may be the only
 /// copy of what is under the marker.
 pub(in crate::sync) fn untrusted(error: Error) -> Error {

@@ -18,6 +18,8 @@ pub use disk::Disk;
 pub use disk_options::DiskOptions;
 pub use finish::{discard, recover, undo};
 pub use manifest::Block;
+#[cfg(feature = "failback")]
+pub(crate) use source::changes_between;
 pub use source::{open_manifest, open_source};
 pub use sync::Sync;
 pub use sync_target::SyncTarget;

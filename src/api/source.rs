@@ -1,15 +1,22 @@
 //! Opening a source, wherever it is.
 
+#[cfg(feature = "failback")]
+use std::ops::Range;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
 use crate::limits::Limits;
 use crate::location::{Location, NbdAddress, WebAddress};
 use crate::manifest::Manifest;
+#[cfg(feature = "failback")]
+use crate::progress::CancelToken;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
 #[cfg(feature = "http")]
 use crate::storage::WebStorage;
+#[cfg(all(feature = "failback", feature = "http"))]
+use crate::sync::ChangedSince;
 #[cfg(feature = "http")]
 use crate::sync::WebSource;
 use crate::sync::{HostSource, Source};
@@ -64,6 +71,39 @@ pub fn open_manifest(at: &Location, connect: &ConnectOptions, work: &Work) -> Re
             Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()))
         }
     }
+}
+
+/// What changed from one snapshot at a blob service to a later one, in guest bytes; `None` where
+/// that is unknown.
+///
+/// # Errors
+/// Those of opening the later one; `InvalidInput` for what is no snapshot there.
+#[cfg(all(feature = "failback", feature = "http"))]
+pub(crate) fn changes_between(
+    newer: &Location,
+    older: &Location,
+    cancel: &CancelToken,
+) -> Result<Option<Vec<Range<u64>>>> {
+    let (Location::Web(newer), Location::Web(older)) = (newer, older) else {
+        let what = "changes are told between two snapshots at one web server";
+        return Err(Error::new(ErrorKind::InvalidInput, what).at_path(newer.to_string()));
+    };
+    let (image, options, http) = Default::default();
+    let source = WebSource::open(newer, &image, &options, &http, cancel)?;
+    Ok(match source.changed_since(older, &http, cancel)? {
+        ChangedSince::Known(ranges) => Some(ranges),
+        ChangedSince::Unknown(_) => None,
+    })
+}
+
+#[cfg(all(feature = "failback", not(feature = "http")))]
+pub(crate) fn changes_between(
+    newer: &Location,
+    _: &Location,
+    _: &CancelToken,
+) -> Result<Option<Vec<Range<u64>>>> {
+    let what = "this build cannot read disks at web servers (feature `http`)";
+    Err(Error::new(ErrorKind::Unsupported, what).at_path(newer.to_string()))
 }
 
 #[cfg(feature = "http")]

@@ -8,9 +8,11 @@ mod blob;
 #[path = "../remote/certificates.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod certificates;
+mod controller;
 #[path = "../cli/fixture.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod fixture;
+mod home;
 mod http;
 mod nginx;
 mod published;

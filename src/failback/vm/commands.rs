@@ -7,16 +7,19 @@
 //! `snapshot_lost`. What it writes to standard error is kept for the log.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::{CHANGES_SINCE, Call, Changes, DiskChanges, VmController, misdirected, verb};
+use crate::api::changes_between;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, Token, VmSeen};
 use crate::location::Location;
 use crate::program::{Program, Spoken};
+use crate::progress::CancelToken;
 
 /// A VM that is controlled by programs.
 #[derive(Debug, Clone)]
@@ -99,7 +102,7 @@ impl VmController for CommandController {
         match said.disks {
             _ if said.tracking_lost => Ok(Changes::TrackingLost),
             _ if said.snapshot_lost => Ok(Changes::SnapshotLost),
-            Some(disks) => self.changes(disks, since.is_some()),
+            Some(disks) => self.changes(disks, since.is_some(), call.cancel),
             None => Err(incomplete(
                 CHANGES_SINCE,
                 "`disks`, `tracking_lost` or `snapshot_lost`",
@@ -110,11 +113,25 @@ impl VmController for CommandController {
 
 impl CommandController {
     /// Every disk of the job must be there once, and its changes where they were asked for.
-    fn changes(&self, disks: Vec<SaidDisk>, tracked: bool) -> Result<Changes> {
+    fn changes(
+        &self,
+        disks: Vec<SaidDisk>,
+        tracked: bool,
+        cancel: &CancelToken,
+    ) -> Result<Changes> {
         let mut changes = Vec::with_capacity(disks.len());
         for disk in disks {
+            let address = Location::parse_absolute(&disk.address)?;
             let ranges = match (disk.changed, tracked) {
                 (Some(ranges), true) => Some(checked(&disk.identity, ranges)?),
+                (None, true) if disk.since.is_some() => {
+                    let since = disk.since.unwrap_or_default();
+                    let older = Location::parse_absolute(&since)?;
+                    match changes_between(&address, &older, cancel)? {
+                        Some(ranges) => Some(ranges),
+                        None => return Ok(Changes::TrackingLost),
+                    }
+                }
                 (None, true) => {
                     let what = format!("`changed` of disk `{}`", disk.identity);
                     return Err(incomplete(CHANGES_SINCE, &what));
@@ -122,7 +139,7 @@ impl CommandController {
                 (_, false) => None,
             };
             changes.push(DiskChanges {
-                address: Location::parse_absolute(&disk.address)?,
+                address,
                 identity: disk.identity,
                 changed: ranges,
             });
@@ -180,9 +197,11 @@ struct SaidDisk {
     address: String,
     /// Pairs of offset and length.
     changed: Option<Vec<(u64, u64)>>,
+    /// An earlier snapshot of the disk, where the service that has both tells what changed.
+    since: Option<String>,
 }
 
-fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<std::ops::Range<u64>>> {
+fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<Range<u64>>> {
     let ends = ranges.into_iter().map(|(offset, len)| {
         let end = offset.checked_add(len).ok_or_else(|| {
             Error::malformed(format!(

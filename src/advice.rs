@@ -57,6 +57,8 @@ advices! {
     DeltaMode: "write only what differs, to the file itself",
     DeltaWithLogDirectory: "write to the file itself, with the redo log in another directory",
     Discard: "discard the redo log",
+    DiskOfBlob: "write to a page blob of a storage account and have a managed disk made of it, which \
+                 takes bytes once, while it is being uploaded",
     FindState: "find out whether it is whole",
     Forget: "give up the bytes under the marker, then sync again",
     ForgetHeld: "give up the bytes under the marker and that the target is held, then sync again",
@@ -89,6 +91,7 @@ advices! {
     StateDirectory: "start the agent with a directory for its state that it does not serve",
     TlsName: "if that is who it should be, name it as its certificate does",
     UndoElsewhere: "put the undo file elsewhere",
+    UploadDisk: "name a page blob that is not there yet, or a managed disk made for that length",
     VerifyAll: "sync again with all of the target verified",
     WithoutCreate: "sync onto what is there",
     WithoutManifestCache: "run it again without the manifest of the source",

@@ -15,10 +15,10 @@ use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
 #[cfg(feature = "http")]
 use crate::storage::WebStorage;
-#[cfg(all(feature = "failback", feature = "http"))]
-use crate::sync::ChangedSince;
 #[cfg(feature = "http")]
 use crate::sync::WebSource;
+#[cfg(all(feature = "failback", feature = "http"))]
+use crate::sync::{ChangedSince, History};
 use crate::sync::{HostSource, Source};
 
 /// Opens the disk at `at` to be read: a file or device of this host, an export of an NBD server, or
@@ -81,16 +81,17 @@ pub fn open_manifest(at: &Location, connect: &ConnectOptions, work: &Work) -> Re
 #[cfg(all(feature = "failback", feature = "http"))]
 pub(crate) fn changes_between(
     newer: &Location,
-    older: &Location,
+    older: &str,
     cancel: &CancelToken,
 ) -> Result<Option<Vec<Range<u64>>>> {
+    let older = &Location::parse_absolute(older)?;
     let (Location::Web(newer), Location::Web(older)) = (newer, older) else {
         let what = "changes are told between two snapshots at one web server";
         return Err(Error::new(ErrorKind::InvalidInput, what).at_path(newer.to_string()));
     };
     let (image, options, http) = Default::default();
     let source = WebSource::open(newer, &image, &options, &http, cancel)?;
-    Ok(match source.changed_since(older, &http, cancel)? {
+    Ok(match source.changed_since(older, None, cancel)? {
         ChangedSince::Known(ranges) => Some(ranges),
         ChangedSince::Unknown(_) => None,
     })
@@ -99,7 +100,7 @@ pub(crate) fn changes_between(
 #[cfg(all(feature = "failback", not(feature = "http")))]
 pub(crate) fn changes_between(
     newer: &Location,
-    _: &Location,
+    _: &str,
     _: &CancelToken,
 ) -> Result<Option<Vec<Range<u64>>>> {
     let what = "this build cannot read disks at web servers (feature `http`)";

@@ -45,6 +45,7 @@ impl Azure {
             site: "recovery".into(),
             host: "azure".into(),
             networks: vec!["lan".into()],
+            blocked_disks: Vec::new(),
             disks: vec![
                 ("db1-system".into(), "/x".into()),
                 ("data".into(), "/y".into()),

@@ -133,13 +133,8 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         return Some(not_of_qemu(address));
     }
     let remote = match address {
-        Location::Path(_) => return None,
+        Location::Path(_) | Location::Web(_) => return None,
         Location::Nbd(_) => return exported_as(disk, name),
-        Location::Web(_) if cfg!(feature = "http") => return None,
-        Location::Web(_) => {
-            let text = "this build cannot read disks at web servers (feature `http`)";
-            return Some(text.to_owned());
-        }
         Location::Remote(remote) => remote,
     };
     (remote.is_service() && site.connect.tls.is_none()).then(|| {

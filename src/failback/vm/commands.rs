@@ -7,7 +7,6 @@
 //! `snapshot_lost`. What it writes to standard error is kept for the log.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, Token, VmSeen};
 use crate::location::Location;
 use crate::program::{Program, Spoken};
-use crate::progress::CancelToken;
 
 /// A VM that is controlled by programs.
 #[derive(Debug, Clone)]
@@ -102,7 +100,7 @@ impl VmController for CommandController {
         match said.disks {
             _ if said.tracking_lost => Ok(Changes::TrackingLost),
             _ if said.snapshot_lost => Ok(Changes::SnapshotLost),
-            Some(disks) => self.changes(disks, since.is_some(), call.cancel),
+            Some(disks) => self.changes(disks, since.is_some(), call),
             None => Err(incomplete(
                 CHANGES_SINCE,
                 "`disks`, `tracking_lost` or `snapshot_lost`",
@@ -113,31 +111,22 @@ impl VmController for CommandController {
 
 impl CommandController {
     /// Every disk of the job must be there once, and its changes where they were asked for.
-    fn changes(
-        &self,
-        disks: Vec<SaidDisk>,
-        tracked: bool,
-        cancel: &CancelToken,
-    ) -> Result<Changes> {
+    fn changes(&self, disks: Vec<SaidDisk>, tracked: bool, call: &Call<'_>) -> Result<Changes> {
         let mut changes = Vec::with_capacity(disks.len());
         for disk in disks {
             let address = Location::parse_absolute(&disk.address)?;
-            let ranges = match (disk.changed, tracked) {
-                (Some(ranges), true) => Some(checked(&disk.identity, ranges)?),
-                (None, true) if disk.since.is_some() => {
-                    let since = disk.since.unwrap_or_default();
-                    let older = Location::parse_absolute(&since)?;
-                    match changes_between(&address, &older, cancel)? {
-                        Some(ranges) => Some(ranges),
-                        None => return Ok(Changes::TrackingLost),
-                    }
-                }
-                (None, true) => {
+            let ranges = match (disk.changed, disk.since, tracked) {
+                (Some(ranges), _, true) => Some(checked(&disk.identity, ranges)?),
+                (None, Some(since), true) => changes_between(&address, &since, call.cancel)?,
+                (None, None, true) => {
                     let what = format!("`changed` of disk `{}`", disk.identity);
                     return Err(incomplete(CHANGES_SINCE, &what));
                 }
-                (_, false) => None,
+                (_, _, false) => None,
             };
+            if tracked && ranges.is_none() {
+                return Ok(Changes::TrackingLost);
+            }
             changes.push(DiskChanges {
                 address,
                 identity: disk.identity,
@@ -201,17 +190,13 @@ struct SaidDisk {
     since: Option<String>,
 }
 
-fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<Range<u64>>> {
-    let ends = ranges.into_iter().map(|(offset, len)| {
-        let end = offset.checked_add(len).ok_or_else(|| {
-            Error::malformed(format!(
-                "a changed range of disk `{identity}` ends beyond 2^64"
-            ))
-            .at_offset(offset)
-        })?;
-        Ok(offset..end)
-    });
-    ends.collect()
+fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<std::ops::Range<u64>>> {
+    let what = format!("a changed range of disk `{identity}` ends beyond 2^64");
+    let checked = |(offset, len): (u64, u64)| match offset.checked_add(len) {
+        Some(end) => Ok(offset..end),
+        None => Err(Error::malformed(what.clone()).at_offset(offset)),
+    };
+    ranges.into_iter().map(checked).collect()
 }
 
 fn incomplete(verb: &str, what: &str) -> Error {

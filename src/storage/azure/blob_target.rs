@@ -8,7 +8,8 @@ use super::lease::Lease;
 use super::lists::{List, Lister};
 use super::ranges::Ranges;
 use super::version::agree;
-use super::writer::{DISK_HOSTS, MOST_WRITTEN_BYTES, ONCE, Writer};
+use super::writer::{DISK_HOSTS, MOST_WRITTEN_BYTES, Writer};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
@@ -74,7 +75,7 @@ impl BlobTarget {
         let is_disk = address.host().starts_with(DISK_HOSTS);
         if is_disk && !address.host().starts_with(UPLOAD_HOSTS) {
             let what = "the address of an exported disk is only read";
-            return Err(refuse(ErrorKind::Unsupported, what).advise(ONCE));
+            return Err(refuse(ErrorKind::Unsupported, what).advise(Advice::DiskOfBlob));
         }
         let target = BlobTarget {
             path: PathBuf::from(address.to_string()),
@@ -310,10 +311,7 @@ impl Storage for BlobTarget {
         let refuse = |what: String| {
             Error::new(ErrorKind::Unsupported, what)
                 .at_path(&self.path)
-                .advise(
-                    "name a page blob that is not there yet; a disk for an upload is made with \
-                 az disk create --for-upload --upload-size-bytes BYTES",
-                )
+                .advise(Advice::UploadDisk)
         };
         if self.blob.get().is_none() {
             if !len.is_multiple_of(PAGE_BYTES) {

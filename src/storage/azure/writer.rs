@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::version::{VERSION, VERSIONS, Version, refuses_version};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::WebAddress;
 use crate::progress::CancelToken;
@@ -197,7 +198,7 @@ impl Writer {
     fn explain(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Untrusted if self.address.host().starts_with(DISK_HOSTS) => {
-                error.or_advise(ONCE)
+                error.or_advise(Advice::DiskOfBlob)
             }
             _ => error,
         }
@@ -219,9 +220,6 @@ fn range(range: &Range<u64>) -> (&'static str, String) {
 pub(super) const MOST_WRITTEN_BYTES: usize = 4 << 20;
 /// What the names of hosts begin with that have managed disks.
 pub(super) const DISK_HOSTS: &str = "md-";
-/// What a managed disk is not written by, and what it is made by instead.
-pub(super) const ONCE: &str = "a managed disk takes bytes once, while it is being uploaded: write to a page blob of a \
-     storage account, and have a disk made of it: az disk create --source BLOB";
 const EXISTS: &str = "BlobAlreadyExists";
 const LEASED: &str = "LeaseAlreadyPresent";
 const OTHER_VALUE: &str = "InvalidHeaderValue";

@@ -12,6 +12,8 @@ const LEN: usize = 128 << 20;
 /// What a run that is killed has fetched, or read, and not put anywhere: ranges ahead, units that
 /// are compared, and buffers.
 const UNDER_WAY: usize = 48 << 20;
+/// How much of a run is fetched before it is killed, in percent.
+const KILLED_AT: usize = 80;
 
 /// A server that answers one request after the other, in their order and slower than they are
 /// used, and no more once it has sent enough.
@@ -105,27 +107,25 @@ fn resumes(name: &str, words: &str, has_target: bool) {
     fixture.done(&format!("diff {name} new.raw"));
     let whole = slow.server.sent_bytes();
     assert!(whole < LEN + LEN / 16, "{words}: {whole} bytes in one run");
-    for percent in [80] {
-        let (fixture, slow) = (begun(), Slow::new(bytes.clone()));
-        slow.enough.store(whole * percent / 100, Ordering::SeqCst);
-        let child = fixture.start(&command(&slow));
-        let enough = whole * percent / 100;
-        until("most of the answers", || slow.server.sent_bytes() >= enough);
-        settled(&fixture);
-        send(&child, "KILL");
-        ended(child);
-        slow.enough.store(usize::MAX, Ordering::SeqCst);
-        fixture.done(&command(&slow));
-        fixture.done(&format!("diff {name} new.raw --read-holes"));
-        let both = slow.server.sent_bytes();
-        assert!(
-            both <= whole * 11 / 10 + UNDER_WAY,
-            "{name} {words}, killed at {percent} %: {both} bytes, not {whole}"
-        );
-        let left: Vec<String> = fixture.names();
-        let is_left = |name: &&String| name.contains("diskdelta-");
-        assert_eq!(left.iter().find(is_left), None);
-    }
+    let (fixture, slow) = (begun(), Slow::new(bytes.clone()));
+    slow.enough.store(whole * KILLED_AT / 100, Ordering::SeqCst);
+    let child = fixture.start(&command(&slow));
+    let enough = whole * KILLED_AT / 100;
+    until("most of the answers", || slow.server.sent_bytes() >= enough);
+    settled(&fixture);
+    send(&child, "KILL");
+    ended(child);
+    slow.enough.store(usize::MAX, Ordering::SeqCst);
+    fixture.done(&command(&slow));
+    fixture.done(&format!("diff {name} new.raw --read-holes"));
+    let both = slow.server.sent_bytes();
+    assert!(
+        both <= whole * 11 / 10 + UNDER_WAY,
+        "{name} {words}, killed at {KILLED_AT} %: {both} bytes, not {whole}"
+    );
+    let left: Vec<String> = fixture.names();
+    let is_left = |name: &&String| name.contains("diskdelta-");
+    assert_eq!(left.iter().find(is_left), None);
 }
 
 #[test]

@@ -130,6 +130,8 @@ mod location;
 pub mod manifest;
 #[cfg(not(feature = "testing"))]
 mod manifest;
+#[cfg(feature = "failback")]
+mod named;
 #[cfg(any(feature = "changes", feature = "http"))]
 mod page_list;
 mod path_bytes;

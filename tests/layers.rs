@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("hash", "error"),
     ("page_list", "error"),
     ("random", "error"),
+    ("named", ""),
     ("serialize", ""),
     ("setters", ""),
     ("token_bucket", ""),
@@ -71,7 +72,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random named setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),

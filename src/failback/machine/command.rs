@@ -6,17 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 use crate::hash::Hash;
+use crate::named::named;
 
-/// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
-///
-/// Which site that is follows from the job's direction; the machine does not care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// Where the VM runs before the job.
-    Source,
-    /// Where it is to run after the job.
-    Target,
+named! {
+    /// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
+    ///
+    /// Which site that is follows from the job's direction; the machine does not care.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Side {
+        /// Where the VM runs before the job.
+        Source = "source",
+        /// Where it is to run after the job.
+        Target = "target",
+    }
 }
 
 impl Side {
@@ -26,15 +29,6 @@ impl Side {
             Side::Source => Side::Target,
             Side::Target => Side::Source,
         }
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Side::Source => "source",
-            Side::Target => "target",
-        })
     }
 }
 
@@ -344,58 +338,39 @@ pub enum Answer {
     Failed(Problem),
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Problem::Unavailable => "the last command failed; it is tried again",
-            Problem::NoEffect => "the last command had no effect; it is tried again",
-            Problem::Nonsense => "the answer makes no sense",
-            Problem::Unfit => "the prerequisites do not hold",
-            Problem::TargetRuns => "the target VM runs, and this job did not start it",
-            Problem::TargetMissing => "the target VM is not there, and may not be created",
-            Problem::TargetStopped => "the target VM does not run",
-            Problem::ProofFailed => "the source does not equal what the target was started with",
-            Problem::InUse => "another process holds it",
-            Problem::GuestMarker => {
-                "a guest wrote a marker to the first page of its disk; it is tried again"
-            }
-            Problem::Marked => {
-                "a disk carries the marker of an unfinished sync, or its guest wrote one; it is \
-                 tried again"
-            }
-        })
+named! {
+    /// Why a job stands still until an operator asks for a retry.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[non_exhaustive]
+    pub enum Problem {
+        /// No answer, or the operation failed; worth trying again.
+        Unavailable = "the last command failed; it is tried again",
+        /// Said to be done, but not seen to be so.
+        NoEffect = "the last command had no effect; it is tried again",
+        /// The answer makes no sense.
+        Nonsense = "the answer makes no sense",
+        /// Identity, size, space, key or the earlier failover do not fit.
+        Unfit = "the prerequisites do not hold",
+        /// The target VM runs, and this job did not start it.
+        TargetRuns = "the target VM runs, and this job did not start it",
+        /// The target VM is not there, and the job may not create it.
+        TargetMissing = "the target VM is not there, and may not be created",
+        /// The target VM does not run, so that nothing can be committed.
+        TargetStopped = "the target VM does not run",
+        /// The source's disks do not equal what the target was started with.
+        ProofFailed = "the source does not equal what the target was started with",
+        /// Another program, or a newer executor, holds it.
+        InUse = "another process holds it",
+        /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
+        /// count as incomplete.
+        GuestMarker = "a guest wrote a marker to the first page of its disk; it is tried again",
+        /// A disk carries a marker: of an unfinished sync that this job cannot finish, or one that its
+        /// guest wrote.
+        Marked =
+            "a disk carries the marker of an unfinished sync, or its guest wrote one; it is \
+             tried again",
     }
-}
-
-/// Why a job stands still until an operator asks for a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Problem {
-    /// No answer, or the operation failed; worth trying again.
-    Unavailable,
-    /// Said to be done, but not seen to be so.
-    NoEffect,
-    /// The answer makes no sense.
-    Nonsense,
-    /// Identity, size, space, key or the earlier failover do not fit.
-    Unfit,
-    /// The target VM runs, and this job did not start it.
-    TargetRuns,
-    /// The target VM is not there, and the job may not create it.
-    TargetMissing,
-    /// The target VM does not run, so that nothing can be committed.
-    TargetStopped,
-    /// The source's disks do not equal what the target was started with.
-    ProofFailed,
-    /// Another program, or a newer executor, holds it.
-    InUse,
-    /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
-    /// count as incomplete.
-    GuestMarker,
-    /// A disk carries a marker: of an unfinished sync that this job cannot finish, or one that its
-    /// guest wrote.
-    Marked,
 }
 
 impl Problem {

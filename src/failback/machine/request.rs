@@ -7,57 +7,43 @@ use serde::{Deserialize, Serialize};
 use super::phase::JobPhase;
 use super::state::{JobMode, Spec, State};
 use crate::error::{Error, ErrorKind};
+use crate::named::named;
 
-/// What an operator asks of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Request {
-    /// Begin; before, nothing is touched.
-    Start,
-    /// Boot a copy of the target's disks in isolation, while the source runs on.
-    Test {
-        /// End the test that runs.
-        end: bool,
-    },
-    /// Cut over. Asked for during a pass, it is done after the pass.
-    Complete,
-    /// Before the decision: start the source again, keep the job and what was copied.
-    Abort,
-    /// While the source runs: give the job up.
-    Cancel {
-        /// Make the target's disk what it was. Otherwise it stays unbootable, for a later job.
-        restore: bool,
-    },
-    /// After the decision: stop the target, start the source again.
-    Undo {
-        /// Confirms that data written by the target is lost.
-        accept_loss: bool,
-        /// Make the target's disk what it was, before the source is started.
-        restore: bool,
-    },
-    /// Retire the source for good.
-    Commit,
-    /// Replicate the other way from now on.
-    Reverse,
-    /// Try again what did not work.
-    Retry,
-}
-
-impl Request {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Request::Start => "start",
-            Request::Test { .. } => "test",
-            Request::Complete => "complete",
-            Request::Abort => "abort",
-            Request::Cancel { .. } => "cancel",
-            Request::Undo { .. } => "undo",
-            Request::Commit => "commit",
-            Request::Reverse => "reverse",
-            Request::Retry => "retry",
-        }
+named! {
+    /// What an operator asks of a job.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[non_exhaustive]
+    pub enum Request {
+        /// Begin; before, nothing is touched.
+        Start = "start",
+        /// Boot a copy of the target's disks in isolation, while the source runs on.
+        Test {
+            /// End the test that runs.
+            end: bool,
+        } = "test",
+        /// Cut over. Asked for during a pass, it is done after the pass.
+        Complete = "complete",
+        /// Before the decision: start the source again, keep the job and what was copied.
+        Abort = "abort",
+        /// While the source runs: give the job up.
+        Cancel {
+            /// Make the target's disk what it was. Otherwise it stays unbootable, for a later job.
+            restore: bool,
+        } = "cancel",
+        /// After the decision: stop the target, start the source again.
+        Undo {
+            /// Confirms that data written by the target is lost.
+            accept_loss: bool,
+            /// Make the target's disk what it was, before the source is started.
+            restore: bool,
+        } = "undo",
+        /// Retire the source for good.
+        Commit = "commit",
+        /// Replicate the other way from now on.
+        Reverse = "reverse",
+        /// Try again what did not work.
+        Retry = "retry",
     }
 }
 
@@ -73,73 +59,48 @@ pub struct RefusedRequest {
     pub reason: Refusal,
 }
 
-/// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The phase does not allow it.
-    JobPhase,
-    /// It was asked for already.
-    AskedAlready,
-    /// The request names no operator.
-    OperatorMissing,
-    /// The source is not proven to equal the target yet.
-    ProofMissing,
-    /// The loss of what the target wrote is not acknowledged.
-    LossNotAccepted,
-    /// The target was written to and no undo file is kept.
-    NoUndoKept,
-    /// The target's disks are not the source's as of one moment.
-    NothingToTest,
-    /// Nothing can be booted from the target's disks while they are blocked.
-    NotTestable,
-    /// Nothing failed that could be tried again.
-    NothingToRetry,
-    /// The source's disks can only be read.
-    OneWay,
-    /// A disk of the source can only be written in place, and the job may not do that.
-    InPlaceOnly,
+named! {
+    /// Why a request is refused.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Refusal {
+        /// The phase does not allow it.
+        JobPhase = "is not possible in this phase",
+        /// It was asked for already.
+        AskedAlready = "was asked for already",
+        /// The request names no operator.
+        OperatorMissing = "needs the name of who asks",
+        /// The source is not proven to equal the target yet.
+        ProofMissing = "has to wait: the source is not proven to equal the target yet",
+        /// The loss of what the target wrote is not acknowledged.
+        LossNotAccepted = "loses what the target wrote, and that was not acknowledged",
+        /// The target was written to and no undo file is kept.
+        NoUndoKept = "cannot restore the target's disk: no undo file is kept",
+        /// The target's disks are not the source's as of one moment.
+        NothingToTest = "needs a complete pass that was made while the source ran",
+        /// Nothing can be booted from the target's disks while they are blocked.
+        NotTestable = "boots copies of files; the target's disks are devices or encrypted",
+        /// Nothing failed that could be tried again.
+        NothingToRetry = "is for a job that stands still",
+        /// The source's disks can only be read.
+        OneWay =
+            "would write to the source's disks, which can only be read from here; run a job \
+             for the other direction on the host that has them",
+        /// A disk of the source can only be written in place, and the job may not do that.
+        InPlaceOnly =
+            "would write in place to a block device of the source's, and the plan says `safety \
+             = \"atomic\"`; run a job for the other direction with `safety = \"in-place\"`",
+    }
 }
 
 impl fmt::Display for RefusedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (request, phase) = (self.request.name(), self.phase);
         match self.reason {
-            Refusal::JobPhase => write!(f, "{request} is not possible in phase {phase}"),
-            Refusal::AskedAlready => write!(f, "{request} was asked for already"),
-            Refusal::OperatorMissing => write!(f, "{request} needs the name of who asks"),
-            Refusal::ProofMissing => write!(
-                f,
-                "{request} has to wait: the source is not proven to equal the target yet"
-            ),
-            Refusal::LossNotAccepted => write!(
-                f,
-                "{request} loses what the target wrote, and that was not acknowledged"
-            ),
-            Refusal::NoUndoKept => write!(
-                f,
-                "{request} cannot restore the target's disk: no undo file is kept"
-            ),
-            Refusal::NothingToTest => write!(
-                f,
-                "{request} needs a complete pass that was made while the source ran"
-            ),
-            Refusal::NotTestable => write!(
-                f,
-                "{request} boots copies of files; the target's disks are devices or encrypted"
-            ),
-            Refusal::NothingToRetry => write!(f, "{request} is for a job that stands still"),
-            Refusal::OneWay => write!(
-                f,
-                "{request} would write to the source's disks, which can only be read from here; \
-                 run a job for the other direction on the host that has them"
-            ),
-            Refusal::InPlaceOnly => write!(
-                f,
-                "{request} would write in place to a block device of the source's, and the plan \
-                 says `safety = \"atomic\"`; run a job for the other direction with `safety = \
-                 \"in-place\"`"
-            ),
+            Refusal::JobPhase => {
+                let (request, phase) = (self.request, self.phase);
+                write!(f, "{request} is not possible in phase {phase}")
+            }
+            reason => write!(f, "{} {reason}", self.request),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::connect::SiteConnectOptions;
 use crate::failback::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};
 use crate::image::Format;
 use crate::location::Location;
+use crate::named::named;
 use crate::replica::KeyFile;
 use crate::sync::Safety;
 
@@ -55,23 +56,27 @@ pub struct Plan {
     pub(super) text: String,
 }
 
-/// One of the two sites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SiteName {
-    /// Home.
-    Primary,
-    /// Away.
-    Recovery,
+named! {
+    /// One of the two sites.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum SiteName {
+        /// Home.
+        Primary = "primary",
+        /// Away.
+        Recovery = "recovery",
+    }
 }
 
-/// Which way a job goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// A failover.
-    PrimaryToRecovery,
-    /// A failback.
-    RecoveryToPrimary,
+named! {
+    /// Which way a job goes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Direction {
+        /// A failover.
+        PrimaryToRecovery = "primary-to-recovery",
+        /// A failback.
+        RecoveryToPrimary = "recovery-to-primary",
+    }
 }
 
 /// A site: its host, and how its VMs are controlled.
@@ -295,25 +300,9 @@ impl SiteName {
             SiteName::Recovery => SiteName::Primary,
         }
     }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            SiteName::Primary => "primary",
-            SiteName::Recovery => "recovery",
-        }
-    }
 }
 
 impl Direction {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::PrimaryToRecovery => "primary-to-recovery",
-            Direction::RecoveryToPrimary => "recovery-to-primary",
-        }
-    }
-
     /// What a job in this direction is called.
     pub fn operation(self) -> &'static str {
         match self {

@@ -292,6 +292,15 @@ impl serde::Serialize for Location {
     }
 }
 
+/// As [`parse_absolute`](Location::parse_absolute) reads it.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Location {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Location::parse_absolute(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

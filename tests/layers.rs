@@ -97,7 +97,7 @@ const LONG: &[&str] = &["src/failback/job/run.rs", "src/replica/chain.rs"];
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 13_520;
+const FAILBACK_LINES: usize = 12_657;
 
 #[test]
 fn folders_import_only_those_below() {

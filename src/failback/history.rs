@@ -46,7 +46,8 @@ pub struct AcceptedRequest {
     pub request: Request,
     /// By whom.
     pub by: String,
-    /// When.
+    /// When; 0 where that was not written down.
+    #[serde(default)]
     pub at_ms: u64,
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::history::History;
-use super::machine::{Command, Event, JobMode, Request, Side, Spec, State};
-use crate::error::{Error, Result};
+use super::history::{AcceptedRequest, History};
+use super::machine::{Command, Event, GroupAsked, JobMode, Side, Spec, State};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,33 +40,32 @@ pub struct JobRecord {
 #[non_exhaustive]
 pub enum PlanRecord {
     /// The first record: what is to be done.
-    Begun {
-        /// The plan file, as it was given.
-        plan: String,
-        /// The mode of each VM, as chosen or recommended.
-        modes: BTreeMap<String, JobMode>,
-        /// By whom.
-        by: String,
-        /// When, in milliseconds since 1970; 0 where that was not written down.
-        #[serde(default)]
-        at_ms: u64,
-        /// The highest epoch of the jobs before.
-        after_epoch: u64,
-    },
+    Begun(Begun),
     /// A request to the plan as a whole.
     Asked {
-        /// What.
-        request: Request,
-        /// Who.
-        by: String,
-        /// When, in milliseconds since 1970; 0 where that was not written down.
-        #[serde(default)]
-        at_ms: u64,
-        /// All are to cut over once all are ready.
-        complete: bool,
-        /// All are to commit once all may.
-        commit: bool,
+        /// What, by whom and when.
+        #[serde(flatten)]
+        request: AcceptedRequest,
+        /// What is asked of the plan from then on.
+        #[serde(flatten)]
+        asked: GroupAsked,
     },
+}
+
+/// What a plan's job is; it does not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The plan file, as it was given.
+    pub plan: String,
+    /// The mode of each VM, as chosen or recommended.
+    pub modes: BTreeMap<String, JobMode>,
+    /// By whom it was begun.
+    pub by: String,
+    /// When, in milliseconds since 1970; 0 where that was not written down.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// The highest epoch of the jobs before.
+    pub after_epoch: u64,
 }
 
 /// What happened, and where the job stands since.
@@ -95,14 +93,17 @@ pub struct StepRecord {
 
 /// Gives a kind of records its form in a journal.
 macro_rules! journaled {
-    ($record:ident) => {
+    ($($record:ident)*) => {$(
         impl $record {
             /// As bytes for the journal.
             ///
             /// # Errors
             /// `InvalidInput` when it cannot be said as JSON, which no record of this crate is.
             pub fn encode(&self) -> Result<Vec<u8>> {
-                encode(self)
+                serde_json::to_vec(self).map_err(|e| {
+                    let text = "cannot say a journal record as JSON";
+                    Error::new(ErrorKind::InvalidInput, text).caused_by(e)
+                })
             }
 
             /// From bytes of the journal.
@@ -110,23 +111,11 @@ macro_rules! journaled {
             /// # Errors
             /// `Malformed` for what no version of this program wrote.
             pub fn decode(bytes: &[u8]) -> Result<Self> {
-                decode(bytes)
+                serde_json::from_slice(bytes)
+                    .map_err(|e| Error::malformed("a journal record is invalid").caused_by(e))
             }
         }
-    };
+    )*};
 }
 
-journaled!(Record);
-journaled!(PlanRecord);
-
-fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(record).map_err(|e| {
-        let text = "cannot say a journal record as JSON";
-        Error::new(crate::ErrorKind::InvalidInput, text).caused_by(e)
-    })
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Error::malformed("a journal record is invalid").caused_by(e))
-}
+journaled!(Record PlanRecord);

@@ -26,6 +26,14 @@ pub enum Format {
     Vmdk,
 }
 
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Format {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Format::parse(&name).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Format {
     /// The formats that can be read, by what this was built with.
     pub const ALL: &[Format] = &[

@@ -14,7 +14,7 @@ use crate::failback::history::now_ms;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{JobMode, JobPhase};
 use crate::failback::plan::Plan;
-use crate::failback::record::PlanRecord;
+use crate::failback::record::{Begun, PlanRecord};
 use crate::journal::Writer;
 use crate::random::random;
 use crate::storage::{Directory, HostDirectory};
@@ -51,23 +51,19 @@ impl JobDirectory {
         let lock = JobLock::take(&path.join(LOCK))?;
         let id = random()?;
         let mut journal = Writer::create(&directory, OsStr::new(PLAN_JOURNAL), id)?;
-        let at_ms = now_ms();
-        let begun = PlanRecord::Begun {
+        let begun = Begun {
             plan: plan_text.to_owned(),
-            modes: modes.clone(),
+            modes,
             by: by.to_owned(),
-            at_ms,
+            at_ms: now_ms(),
             after_epoch,
         };
-        journal.append(&begun.encode()?)?;
+        journal.append(&PlanRecord::Begun(begun.clone()).encode()?)?;
         HostDirectory::open(state_dir)?.sync()?;
         Ok(JobDirectory {
             path,
             plan,
-            modes,
-            begun_by: by.to_owned(),
-            begun_at_ms: at_ms,
-            after_epoch,
+            begun,
             id,
             held: Arc::new(Mutex::new(Some(lock))),
         })
@@ -184,7 +180,7 @@ fn last_epoch(state_dir: &Path) -> Result<u64> {
     for name in JobDirectory::names(state_dir)? {
         let job = JobDirectory::open(state_dir, &name)?;
         // Its first one, which it may not have noted yet.
-        last = last.max(job.after_epoch.saturating_add(1));
+        last = last.max(job.begun.after_epoch.saturating_add(1));
         for vm in job.plan.vms() {
             let latest = job.latest(&vm.name)?;
             last = last.max(latest.map_or(0, |state| state.last.epoch));

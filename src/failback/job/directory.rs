@@ -1,6 +1,5 @@
 //! Where a job is kept: one directory for each, with its journals, its lock and its mailbox.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use crate::failback::history::AcceptedRequest;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{GroupAsked, JobMode, JobPhase, Request, State};
 use crate::failback::plan::Plan;
-use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
+use crate::failback::record::{Begun, JobRecord, PlanRecord, Record, StepRecord};
 use crate::journal::{Reader, Writer};
 use crate::storage::{Access, Directory, HostDirectory};
 
@@ -25,10 +24,7 @@ pub const STATE_DIR: &str = "/var/lib/diskdelta/failback";
 pub struct JobDirectory {
     pub(super) path: PathBuf,
     pub(super) plan: Plan,
-    pub(super) modes: BTreeMap<String, JobMode>,
-    pub(super) begun_by: String,
-    pub(super) begun_at_ms: u64,
-    pub(super) after_epoch: u64,
+    pub(super) begun: Begun,
     /// Tells the job apart from others of its name.
     pub(super) id: [u8; 16],
     /// The lock of a job that was just begun, until its runner takes it.
@@ -50,27 +46,21 @@ impl JobDirectory {
             let text = format!("there is no job `{job}`; {known}");
             return Err(Error::new(ErrorKind::NotFound, text).at_path(path));
         }
-        let (id, first) = plan_begun(&path)?;
-        if let Some(PlanRecord::Begun {
-            plan,
-            modes,
-            by,
-            at_ms,
-            after_epoch,
-        }) = first
+        let mut journal = plan_journal(&HostDirectory::open(&path)?)?;
+        match journal
+            .next_entry()?
+            .map(|entry| PlanRecord::decode(&entry.payload))
         {
-            return Ok(JobDirectory {
-                plan: Plan::parse(&plan)?,
+            Some(Ok(PlanRecord::Begun(begun))) => Ok(JobDirectory {
+                plan: Plan::parse(&begun.plan)?,
                 path,
-                modes,
-                begun_by: by,
-                begun_at_ms: at_ms,
-                after_epoch,
-                id,
+                begun,
+                id: journal.job(),
                 held: Arc::default(),
-            });
+            }),
+            Some(Err(error)) => Err(error),
+            _ => Err(Error::malformed("the journal has no plan").at_path(path)),
         }
-        Err(Error::malformed("the journal has no plan").at_path(path))
     }
 
     /// The names of all jobs in a directory.
@@ -107,7 +97,7 @@ impl JobDirectory {
 
     /// The mode that was chosen for a VM.
     pub fn mode(&self, vm: &str) -> JobMode {
-        self.modes.get(vm).copied().unwrap_or(JobMode::Delta)
+        self.begun.modes.get(vm).copied().unwrap_or(JobMode::Delta)
     }
 
     /// Asks the process that runs the job for something, and waits for its answer; `false`
@@ -203,17 +193,13 @@ impl JobDirectory {
         OsString::from(format!("{vm}.journal"))
     }
 
-    pub(super) fn plan_writer(&self) -> Result<(Writer, Vec<PlanRecord>)> {
+    pub(super) fn plan_writer(&self) -> Result<Writer> {
         let (directory, name) = (self.directory()?, OsStr::new(PLAN_JOURNAL));
-        let (mut writer, entries) = Writer::open(&directory, name)?;
+        let (mut writer, _) = Writer::open(&directory, name)?;
         if writer.count() >= LONG_PLAN {
             writer.compact(&directory, name, KEPT_PLAN)?;
         }
-        let records = entries
-            .iter()
-            .map(|entry| PlanRecord::decode(&entry.payload))
-            .collect::<Result<_>>()?;
-        Ok((writer, records))
+        Ok(writer)
     }
 
     /// All records of a VM's journal; none where it has not begun.
@@ -264,22 +250,10 @@ impl JobDirectory {
 
     /// What the plan as a whole was asked for last, and what of that holds still.
     pub(super) fn asked(&self) -> Result<(GroupAsked, Option<AcceptedRequest>)> {
-        let storage = self
-            .directory()?
-            .open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?;
-        let last = Reader::open(storage)?.last_entry()?;
+        let last = plan_journal(&self.directory()?)?.last_entry()?;
         let last = last.map(|entry| PlanRecord::decode(&entry.payload));
         Ok(match last.transpose()? {
-            Some(PlanRecord::Asked {
-                request,
-                by,
-                at_ms,
-                complete,
-                commit,
-            }) => {
-                let last = AcceptedRequest::new(request, &by, at_ms);
-                (GroupAsked { complete, commit }, Some(last))
-            }
+            Some(PlanRecord::Asked { request, asked }) => (asked, Some(request)),
             _ => Default::default(),
         })
     }
@@ -306,21 +280,12 @@ impl JobDirectory {
 
 /// Whether a job may end here without anybody missing it.
 fn is_at_rest(phase: JobPhase) -> bool {
-    phase.is_final()
-        || matches!(
-            phase,
-            JobPhase::Planned | JobPhase::Prepared | JobPhase::Committed | JobPhase::Protected
-        )
+    let rests = phase <= JobPhase::Prepared || phase == JobPhase::Committed;
+    rests || phase == JobPhase::Protected || phase.is_final()
 }
 
-/// The id and the first record of a plan's journal.
-fn plan_begun(path: &Path) -> Result<([u8; 16], Option<PlanRecord>)> {
-    let directory = HostDirectory::open(path)?;
-    let storage = directory.open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?;
-    let mut reader = Reader::open(storage)?;
-    let first = reader.next_entry()?;
-    let first = first.map(|entry| PlanRecord::decode(&entry.payload));
-    Ok((reader.job(), first.transpose()?))
+fn plan_journal(directory: &HostDirectory) -> Result<Reader> {
+    Reader::open(directory.open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?)
 }
 
 pub(super) fn is_job(path: &Path) -> Result<bool> {

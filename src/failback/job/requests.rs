@@ -51,91 +51,61 @@ pub(super) fn meaning(
         let tell = vec![(0, request)];
         return Ok(Meaning { tell, asked });
     }
-    let all = |which: &dyn Fn(&Member<'_>) -> bool, what: Request| {
+    let all = |which: &dyn Fn(&Member<'_>) -> bool| {
         let chosen = members.iter().enumerate().filter(|(_, one)| which(one));
-        chosen.map(|(index, _)| (index, what)).collect::<Vec<_>>()
+        chosen
+            .map(|(index, _)| (index, request))
+            .collect::<Vec<_>>()
     };
-    let unasked = GroupAsked::default();
-    let meaning = match request {
+    let each_allows = |which: &dyn Fn(&Member<'_>) -> bool| {
+        let mut chosen = members.iter().filter(|one| which(one));
+        chosen.try_for_each(|one| one.allows(request, by))
+    };
+    let (mut tell, mut now) = (Vec::new(), asked);
+    match request {
         Request::Complete => {
             require(members, request, |one| {
                 one.is_begun() && !one.is_over() && one.state.phase != JobPhase::Testing
             })?;
             // Those that are beyond it have nothing left to complete.
-            let complete = asked.complete || members.iter().any(Member::is_before_cutover);
-            Meaning {
-                tell: Vec::new(),
-                asked: GroupAsked { complete, ..asked },
-            }
+            now.complete |= members.iter().any(Member::is_before_cutover);
         }
         Request::Commit => {
-            for one in members.iter().filter(|one| !one.is_committed()) {
-                one.allows(request, by)?;
-            }
-            let commit = asked.commit || !members.iter().all(Member::is_committed);
-            Meaning {
-                tell: Vec::new(),
-                asked: GroupAsked { commit, ..asked },
-            }
+            each_allows(&|one| !one.is_committed())?;
+            now.commit |= !members.iter().all(Member::is_committed);
         }
         Request::Abort => {
             require(members, request, |one| !one.is_decided())?;
-            Meaning {
-                tell: all(&|one| one.allows(request, by).is_ok(), request),
-                asked: unasked,
-            }
+            tell = all(&|one| one.allows(request, by).is_ok());
+            now = GroupAsked::default();
         }
         Request::Undo { .. } => {
             require(members, request, |one| !one.is_committed())?;
-            let mut tell = all(&|one| one.is_decided(), request);
-            for (index, _) in &tell {
-                members[*index].allows(request, by)?;
-            }
+            each_allows(&|one| one.is_decided())?;
+            tell = all(&|one| one.is_decided());
             // Those that were not activated yet go back, too.
-            let abort = Request::Abort;
-            tell.extend(all(&|one| one.allows(abort, by).is_ok(), abort));
-            Meaning {
-                tell,
-                asked: unasked,
-            }
+            let back = members.iter().enumerate();
+            let back = back.filter(|(_, one)| one.allows(Request::Abort, by).is_ok());
+            tell.extend(back.map(|(index, _)| (index, Request::Abort)));
+            now = GroupAsked::default();
         }
         Request::Cancel { .. } => {
-            for one in members.iter().filter(|one| !one.is_over()) {
-                one.allows(request, by)?;
-            }
-            Meaning {
-                tell: all(&|one| !one.is_over(), request),
-                asked: unasked,
-            }
+            each_allows(&|one| !one.is_over())?;
+            tell = all(&|one| !one.is_over());
+            now = GroupAsked::default();
         }
-        Request::Retry => Meaning {
-            tell: all(&|one| one.state.problem.is_some(), request),
-            asked,
-        },
+        Request::Retry => tell = all(&|one| one.state.problem.is_some()),
         Request::Reverse => {
             require(members, request, |one| one.is_committed())?;
-            for one in members
-                .iter()
-                .filter(|one| one.state.phase == JobPhase::Committed)
-            {
-                one.allows(request, by)?;
-            }
-            Meaning {
-                tell: all(&|one| one.allows(request, by).is_ok(), request),
-                asked,
-            }
+            each_allows(&|one| one.state.phase == JobPhase::Committed)?;
+            tell = all(&|one| one.allows(request, by).is_ok());
         }
         _ => {
-            for one in members {
-                one.allows(request, by)?;
-            }
-            Meaning {
-                tell: all(&|_| true, request),
-                asked,
-            }
+            each_allows(&|_| true)?;
+            tell = all(&|_| true);
         }
-    };
-    if meaning.tell.is_empty() && meaning.asked == asked {
+    }
+    if tell.is_empty() && now == asked {
         let already = request == Request::Complete && asked.complete
             || request == Request::Commit && asked.commit;
         let why = if already {
@@ -143,10 +113,10 @@ pub(super) fn meaning(
         } else {
             "has nothing to do here"
         };
-        let text = format!("{} {why}", request.name());
+        let text = format!("{request} {why}");
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
-    Ok(meaning)
+    Ok(Meaning { tell, asked: now })
 }
 
 impl Member<'_> {
@@ -159,14 +129,11 @@ impl Member<'_> {
     }
 
     fn is_begun(&self) -> bool {
-        !matches!(self.state.phase, JobPhase::Planned | JobPhase::Prepared)
+        self.state.phase > JobPhase::Prepared
     }
 
     fn is_before_cutover(&self) -> bool {
-        matches!(
-            self.state.phase,
-            JobPhase::InitialSync | JobPhase::ReadyToCutover
-        )
+        (JobPhase::InitialSync..=JobPhase::ReadyToCutover).contains(&self.state.phase)
     }
 
     fn is_over(&self) -> bool {
@@ -174,20 +141,11 @@ impl Member<'_> {
     }
 
     fn is_decided(&self) -> bool {
-        matches!(
-            self.state.phase,
-            JobPhase::Activating | JobPhase::CommitPending
-        ) || self.is_committed()
+        self.state.phase.has_reached(JobPhase::Activating)
     }
 
     fn is_committed(&self) -> bool {
-        matches!(
-            self.state.phase,
-            JobPhase::Committing
-                | JobPhase::Committed
-                | JobPhase::ReverseReplicating
-                | JobPhase::Protected
-        )
+        self.state.phase.has_reached(JobPhase::Committing)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::directory_mailbox::DirectoryMailbox;
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
-use crate::failback::history::now_ms;
+use crate::failback::history::{AcceptedRequest, now_ms};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, Event as MachineEvent, GroupAsked, JobMode, JobPhase, Request, Side, Signal,
@@ -31,8 +31,6 @@ use crate::storage::Directory;
 pub struct JobRunner {
     directory: JobDirectory,
     journal: Writer,
-    /// Who began the job.
-    begun_by: String,
     asked: GroupAsked,
     members: Vec<RunningVm>,
     leave: CancelToken,
@@ -98,17 +96,8 @@ impl JobRunner {
         leave: CancelToken,
     ) -> Result<Self> {
         let lock = directory.lock()?;
-        let (journal, records) = directory.plan_writer()?;
-        let mut asked = GroupAsked::default();
-        let mut begun_by = String::new();
-        for record in records {
-            match record {
-                PlanRecord::Begun { by, .. } => begun_by = by,
-                PlanRecord::Asked {
-                    complete, commit, ..
-                } => asked = GroupAsked { complete, commit },
-            }
-        }
+        let journal = directory.plan_writer()?;
+        let (asked, _) = directory.asked()?;
         let mut members = Vec::new();
         for (group, vms) in directory.plan().groups.iter().enumerate() {
             for vm in &vms.vms {
@@ -120,7 +109,6 @@ impl JobRunner {
             hooks,
             directory,
             journal,
-            begun_by,
             asked,
             members,
             leave,
@@ -139,7 +127,7 @@ impl JobRunner {
         first: Option<(Request, &str)>,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let begun_by = self.begun_by.clone();
+        let begun_by = self.directory.begun.by.clone();
         let waits = |state: &State| {
             matches!(state.phase, JobPhase::Planned | JobPhase::Prepared) && !state.asked.start
         };
@@ -294,11 +282,8 @@ impl JobRunner {
         let meant = passed_on(&members, self.asked, request, by)?;
         if self.members.len() > 1 {
             let record = PlanRecord::Asked {
-                request,
-                by: by.to_owned(),
-                at_ms: now_ms(),
-                complete: meant.asked.complete,
-                commit: meant.asked.commit,
+                request: AcceptedRequest::new(request, by, now_ms()),
+                asked: meant.asked,
             };
             self.journal.append(&record.encode()?)?;
         }
@@ -453,7 +438,7 @@ impl RunningVm {
                     vm: vm.name.clone(),
                     direction: plan.direction().name().to_owned(),
                     spec: spec(plan, vm, directory.mode(&vm.name), &disks),
-                    after_epoch: directory.after_epoch,
+                    after_epoch: directory.begun.after_epoch,
                 };
                 Executor::create(&host, &name, job, resources, intervals)?
             }

@@ -1,14 +1,16 @@
 //! Several VMs at once: groups of jobs, and what holds each job until the others are there.
 
+use serde::{Deserialize, Serialize};
+
 use super::phase::JobPhase;
 use super::state::State;
 
 /// What was asked of a plan as a whole, and holds until it is done or taken back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupAsked {
-    /// To cut over.
+    /// To cut over, once all are ready.
     pub complete: bool,
-    /// To commit.
+    /// To commit, once all may.
     pub commit: bool,
 }
 
@@ -71,7 +73,7 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
 }
 
 fn is_ready(job: &State) -> bool {
-    job.phase == JobPhase::ReadyToCutover || job.phase == JobPhase::Quiescing || is_off(job)
+    job.phase.has_reached(JobPhase::ReadyToCutover) && job.phase != JobPhase::Testing
 }
 
 fn is_checked(job: &State) -> bool {
@@ -80,26 +82,16 @@ fn is_checked(job: &State) -> bool {
 }
 
 fn is_off(job: &State) -> bool {
-    matches!(
-        job.phase,
-        JobPhase::FinalSync | JobPhase::Verifying | JobPhase::Activating
-    ) || runs(job)
+    job.phase.has_reached(JobPhase::FinalSync)
 }
 
 fn is_verified(job: &State) -> bool {
     let waits = job.phase == JobPhase::Verifying && job.pass.verified && job.pending.is_none();
-    waits && job.problem.is_none() || job.phase == JobPhase::Activating || runs(job)
+    waits && job.problem.is_none() || job.phase.has_reached(JobPhase::Activating)
 }
 
 fn runs(job: &State) -> bool {
-    matches!(
-        job.phase,
-        JobPhase::CommitPending
-            | JobPhase::Committing
-            | JobPhase::Committed
-            | JobPhase::ReverseReplicating
-            | JobPhase::Protected
-    )
+    job.phase.has_reached(JobPhase::CommitPending)
 }
 
 fn may_commit(job: &State) -> bool {

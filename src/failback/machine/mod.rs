@@ -367,23 +367,18 @@ impl Machine {
         }
     }
 
-    #[cfg(feature = "testing")]
     fn holds(&self, state: &State, condition: &Condition) -> bool {
-        self.mutation.drops(state.phase, condition.name) || (condition.holds)(&self.spec, state)
-    }
-
-    #[cfg(not(feature = "testing"))]
-    fn holds(&self, state: &State, condition: &Condition) -> bool {
+        #[cfg(feature = "testing")]
+        if self.mutation.drops(state.phase, condition.name) {
+            return true;
+        }
         (condition.holds)(&self.spec, state)
     }
 
-    #[cfg(feature = "testing")]
     fn forgets(&self) -> bool {
-        !self.mutation.remembers
-    }
-
-    #[cfg(not(feature = "testing"))]
-    fn forgets(&self) -> bool {
+        #[cfg(feature = "testing")]
+        return !self.mutation.remembers;
+        #[cfg(not(feature = "testing"))]
         true
     }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::named::named;
 
 named! {
-    /// How far a job is.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    /// How far a job is, in the order of a job that succeeds; then those of one that goes back.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     #[non_exhaustive]
     pub enum JobPhase {
@@ -64,6 +64,11 @@ impl JobPhase {
         )
     }
 
+    /// Whether it is on its way to success, and has come as far as `phase`.
+    pub(in crate::failback) fn has_reached(self, phase: JobPhase) -> bool {
+        (phase..=JobPhase::Protected).contains(&self)
+    }
+
     /// Whether the job is over: it sends no command any more, whatever happens.
     pub fn is_final(self) -> bool {
         matches!(self, JobPhase::Cancelled(_) | JobPhase::RolledBack(_))
@@ -71,7 +76,7 @@ impl JobPhase {
 }
 
 /// What became of the target's disk when a job went back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
     /// It is bit for bit what it was before the job.

@@ -121,9 +121,21 @@ pub(super) fn accept(
 ) -> Result<(), Refusal> {
     use JobPhase::*;
     let phase = state.phase;
+    let phases = match request {
+        Request::Start => Prepared..=Prepared,
+        Request::Test { end: false } => ReadyToCutover..=ReadyToCutover,
+        Request::Test { end: true } => Testing..=Testing,
+        Request::Complete => InitialSync..=ReadyToCutover,
+        Request::Abort => Quiescing..=Verifying,
+        Request::Cancel { .. } => Planned..=ReadyToCutover,
+        Request::Undo { .. } => Activating..=CommitPending,
+        Request::Commit => CommitPending..=CommitPending,
+        Request::Reverse => Committed..=Committed,
+        Request::Retry => phase..=phase,
+    };
+    only(phases.contains(&phase), Refusal::JobPhase)?;
     match request {
         Request::Start => {
-            only(phase == Prepared, Refusal::JobPhase)?;
             only(!state.asked.start, Refusal::AskedAlready)?;
             state.asked.start = true;
             // In full mode nothing is copied before the cutover, so there is nothing to wait for,
@@ -133,43 +145,25 @@ pub(super) fn accept(
             state.vms.target = None;
         }
         Request::Test { end: false } => {
-            only(phase == ReadyToCutover, Refusal::JobPhase)?;
             only(!spec.untestable, Refusal::NotTestable)?;
             only(state.pass.copied, Refusal::NothingToTest)?;
             state.asked.test = true;
             state.enter(Testing);
         }
         Request::Test { end: true } => {
-            only(phase == Testing, Refusal::JobPhase)?;
             only(state.asked.test, Refusal::AskedAlready)?;
             state.asked.test = false;
             // Whatever starts it is not waited for.
             (state.pending, state.problem) = (None, None);
         }
         Request::Complete => {
-            only(
-                matches!(phase, InitialSync | ReadyToCutover),
-                Refusal::JobPhase,
-            )?;
             only(!state.asked.complete, Refusal::AskedAlready)?;
             state.asked.complete = true;
         }
-        Request::Abort => {
-            only(
-                matches!(phase, Quiescing | FinalSync | Verifying),
-                Refusal::JobPhase,
-            )?;
-            state.enter(Aborting);
-        }
+        Request::Abort => state.enter(Aborting),
         Request::Cancel { restore } => {
-            only(
-                matches!(phase, Planned | Prepared | InitialSync | ReadyToCutover),
-                Refusal::JobPhase,
-            )?;
-            only(
-                !restore || spec.keep_undo || !state.written,
-                Refusal::NoUndoKept,
-            )?;
+            let restores = spec.keep_undo || !state.written;
+            only(!restore || restores, Refusal::NoUndoKept)?;
             state.asked.restore = restore;
             state.enter(Cancelling);
         }
@@ -177,10 +171,6 @@ pub(super) fn accept(
             accept_loss,
             restore,
         } => {
-            only(
-                matches!(phase, Activating | CommitPending),
-                Refusal::JobPhase,
-            )?;
             only(accept_loss, Refusal::LossNotAccepted)?;
             only(!restore || spec.keep_undo, Refusal::NoUndoKept)?;
             state.asked.commit = false;
@@ -188,14 +178,12 @@ pub(super) fn accept(
             state.enter(RollingBack);
         }
         Request::Commit => {
-            only(phase == CommitPending, Refusal::JobPhase)?;
             only(!by.is_empty(), Refusal::OperatorMissing)?;
             only(proven, Refusal::ProofMissing)?;
             only(!state.asked.commit, Refusal::AskedAlready)?;
             ask_commit(state);
         }
         Request::Reverse => {
-            only(phase == Committed, Refusal::JobPhase)?;
             refused_reverse(spec).map_or(Ok(()), Err)?;
             state.asked.reverse = true;
         }

@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::values::{Filled, HostPath, Patience, Size};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{ConnectOptions, LineOptions, ShellOptions};
 
 /// How a site's disks are reached that lie on other hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "ConnectFile")]
 #[non_exhaustive]
 pub struct SiteConnectOptions {
     /// The remote shell, split at spaces: a program and what comes before the host.
@@ -38,6 +42,48 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities that a service's certificate must come from.
     pub ca: PathBuf,
+}
+
+/// As a plan has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectFile {
+    rsh: Option<Filled>,
+    remote_program: Option<Filled>,
+    tls_cert: Option<HostPath>,
+    tls_key: Option<HostPath>,
+    tls_ca: Option<HostPath>,
+    tls_name: Option<Filled>,
+    timeout: Option<Patience>,
+    state: Option<HostPath>,
+    limit_rate: Option<Size>,
+}
+
+impl TryFrom<ConnectFile> for SiteConnectOptions {
+    type Error = &'static str;
+
+    fn try_from(file: ConnectFile) -> Result<Self, Self::Error> {
+        let tls = match (file.tls_cert, file.tls_key, file.tls_ca) {
+            (None, None, None) => None,
+            (Some(cert), Some(key), Some(ca)) => Some(TlsFiles {
+                cert: cert.0,
+                key: key.0,
+                ca: ca.0,
+            }),
+            _ => return Err("`tls_cert`, `tls_key` and `tls_ca` go together"),
+        };
+        let default = Self::default();
+        let program = file.remote_program.map(Into::into);
+        Ok(SiteConnectOptions {
+            rsh: file.rsh.map_or(default.rsh, Into::into),
+            remote_program: program.unwrap_or(default.remote_program),
+            tls,
+            tls_name: file.tls_name.map(Into::into),
+            timeout: file.timeout.map_or(default.timeout, Into::into),
+            state: file.state.map(Into::into),
+            limit_rate: file.limit_rate.map_or(0, Into::into),
+        })
+    }
 }
 
 impl Default for SiteConnectOptions {

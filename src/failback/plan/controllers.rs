@@ -1,149 +1,136 @@
 //! What a plan says of what controls VMs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
+use serde::Deserialize;
 
-use super::file::{ControllerFile, HooksFile};
-use super::types::Controller;
-use super::validate::Check;
-#[cfg(feature = "qemu")]
-use super::values::HostPath;
-use crate::error::Result;
+use super::values::{Argv, Length, SocketDirectory};
 use crate::failback::vm::VERBS;
 
-impl Check<'_> {
-    /// How the VMs of a site are controlled.
-    pub(super) fn controller(
-        &self,
-        site: &str,
-        file: Spanned<ControllerFile>,
-    ) -> Result<Controller> {
-        let at = file.span().start;
-        let key = format!("{site}.controller");
-        let ControllerFile {
-            kind,
-            verbs,
-            program,
-            directory,
-            start,
-            time_limit,
-        } = file.into_inner();
-        let time_limit = time_limit.map_or(TIME_LIMIT, |it| it.0);
-        let of_commands = program.is_some() || !verbs.is_empty();
-        let of_qemu = directory.is_some() || start.is_some();
-        match &kind[..] {
-            "own" if of_commands || of_qemu => {
-                let why = "names nothing: the program that runs the job controls the VMs";
-                Err(self.wrong(&key, at, why))
-            }
-            "own" => Ok(Controller::Own),
-            "commands" if of_qemu => Err(self.wrong(
-                &key,
-                at,
-                "`directory` and `start` go with `kind = \"qemu\"`",
-            )),
-            "commands" => self.commands(&key, at, verbs, program, time_limit),
-            #[cfg(feature = "qemu")]
-            "qemu" if of_commands => Err(self.wrong(
-                &key,
-                at,
-                "`program` and `verbs` go with `kind = \"commands\"`",
-            )),
-            #[cfg(feature = "qemu")]
-            "qemu" => self.qemu(&key, at, directory, start, time_limit),
-            _ => {
-                let why =
-                    format!("`{kind}` is not a controller; there are `commands`, `qemu`, `own`");
-                Err(self.wrong(&key, at, why))
-            }
-        }
-    }
-
-    /// The program that hears of what happens.
-    pub(super) fn hook(&self, hooks: Option<HooksFile>) -> Result<Option<Vec<String>>> {
-        let Some(HooksFile { program }) = hooks else {
-            return Ok(None);
-        };
-        let at = program.span().start;
-        match program.get_ref().first() {
-            Some(name) if !name.is_empty() => Ok(Some(program.into_inner())),
-            _ => Err(self.wrong("hooks.program", at, "no program is named")),
-        }
-    }
-
-    /// The controller of a site whose VMs the operator's programs control.
-    fn commands(
-        &self,
-        key: &str,
-        at: usize,
-        verbs: BTreeMap<Spanned<String>, Vec<String>>,
+/// How the VMs of a site are controlled.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "ControllerFile")]
+#[non_exhaustive]
+pub enum Controller {
+    /// By the operator's programs: one for each verb, and one for all others.
+    Commands {
+        /// Program and arguments, by verb.
+        verbs: BTreeMap<String, Vec<String>>,
+        /// For verbs that are not named.
         default: Option<Vec<String>>,
+        /// How long a program may take.
         time_limit: Duration,
-    ) -> Result<Controller> {
-        let named = |argv: &[String]| argv.first().is_some_and(|program| !program.is_empty());
-        let mut known = BTreeMap::new();
-        for (verb, argv) in verbs {
-            let key = format!("{key}.verbs.{}", verb.get_ref());
-            if !VERBS.contains(&&verb.get_ref()[..]) {
-                let all = VERBS.join(", ");
-                let why = format!("there is no such verb; there are {all}");
-                return Err(self.wrong(&key, verb.span().start, why));
-            }
-            if !named(&argv) {
-                return Err(self.wrong(&key, verb.span().start, "no program is named"));
-            }
-            known.insert(verb.into_inner(), argv);
-        }
-        if default.as_deref().is_some_and(|argv| !named(argv)) {
-            return Err(self.wrong(&format!("{key}.program"), at, "no program is named"));
-        }
-        let missing = VERBS.iter().find(|verb| !known.contains_key(**verb));
-        if let (None, Some(verb)) = (&default, missing) {
-            let why = format!("no program for the verb `{verb}`, and no `program` for all");
-            return Err(self.wrong(key, at, why));
-        }
-        Ok(Controller::Commands {
-            verbs: known,
-            default,
-            time_limit,
-        })
-    }
-
+    },
+    /// By the program that runs the job, which gives a controller of its own for each VM.
+    Own,
+    /// Through QEMU's monitor.
     #[cfg(feature = "qemu")]
-    /// The controller of a site whose VMs run under QEMU.
-    fn qemu(
-        &self,
-        key: &str,
-        at: usize,
-        directory: Option<Spanned<HostPath>>,
-        start: Option<Vec<String>>,
+    Qemu {
+        /// The VMs' directories lie in it, by name.
+        directory: PathBuf,
+        /// Program and arguments that start a VM's QEMU.
+        start: Vec<String>,
+        /// How long that may take, and how long a guest may take to shut down.
         time_limit: Duration,
-    ) -> Result<Controller> {
-        let Some(directory) = directory else {
-            let why = "needs `directory`, in which the VMs' directories lie";
-            return Err(self.wrong(key, at, why));
-        };
-        let (path_at, path) = (directory.span().start, directory.into_inner().0);
-        // A socket's path has an end; better here than in the middle of a job.
-        if path.as_os_str().len() > DIRECTORY_MAX {
-            let why = format!("is longer than {DIRECTORY_MAX} bytes: sockets could not be in it");
-            return Err(self.wrong(&format!("{key}.directory"), path_at, why));
+    },
+}
+
+impl Controller {
+    /// Whether VMs are controlled where their disks are.
+    pub(super) fn needs_local_disks(&self) -> bool {
+        !matches!(self, Controller::Commands { .. } | Controller::Own)
+    }
+}
+
+/// As a plan has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControllerFile {
+    kind: String,
+    #[serde(default)]
+    verbs: BTreeMap<Verb, Argv>,
+    program: Option<Argv>,
+    directory: Option<SocketDirectory>,
+    start: Option<Vec<String>>,
+    time_limit: Option<Length>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Verb(String);
+
+impl TryFrom<String> for Verb {
+    type Error = String;
+
+    fn try_from(verb: String) -> Result<Self, String> {
+        match VERBS.contains(&&verb[..]) {
+            true => Ok(Verb(verb)),
+            false => Err(format!(
+                "there is no such verb; there are {}",
+                VERBS.join(", ")
+            )),
         }
-        let start = start.filter(|argv| argv.first().is_some_and(|program| !program.is_empty()));
-        let Some(start) = start else {
-            let why = "needs `start`, the program that starts a VM's QEMU";
-            return Err(self.wrong(key, at, why));
+    }
+}
+
+impl TryFrom<ControllerFile> for Controller {
+    type Error = String;
+
+    fn try_from(file: ControllerFile) -> Result<Self, String> {
+        let verbs = file.verbs.into_iter().map(|(verb, argv)| (verb.0, argv.0));
+        let verbs: BTreeMap<_, _> = verbs.collect();
+        let default = file.program.map(Into::into);
+        let time_limit = file.time_limit.map_or(TIME_LIMIT, Into::into);
+        let of_commands = default.is_some() || !verbs.is_empty();
+        let of_qemu = file.directory.is_some() || file.start.is_some();
+        let wrong = match &file.kind[..] {
+            "own" if of_commands || of_qemu => {
+                "names nothing: the program that runs the job controls the VMs"
+            }
+            "own" => return Ok(Controller::Own),
+            "commands" if of_qemu => "`directory` and `start` go with `kind = \"qemu\"`",
+            "commands" => {
+                let mut missing = VERBS.iter().filter(|verb| !verbs.contains_key(**verb));
+                return match (&default, missing.next()) {
+                    (None, Some(verb)) => Err(format!(
+                        "no program for the verb `{verb}`, and no `program` for all"
+                    )),
+                    _ => Ok(Controller::Commands {
+                        verbs,
+                        default,
+                        time_limit,
+                    }),
+                };
+            }
+            #[cfg(feature = "qemu")]
+            "qemu" if of_commands => "`program` and `verbs` go with `kind = \"commands\"`",
+            #[cfg(feature = "qemu")]
+            "qemu" => {
+                let start = file
+                    .start
+                    .filter(|argv| argv.first().is_some_and(|it| !it.is_empty()));
+                match (file.directory, start) {
+                    (None, _) => "needs `directory`, in which the VMs' directories lie",
+                    (_, None) => "needs `start`, the program that starts a VM's QEMU",
+                    (Some(directory), Some(start)) => {
+                        return Ok(Controller::Qemu {
+                            directory: directory.0,
+                            start,
+                            time_limit,
+                        });
+                    }
+                }
+            }
+            kind => {
+                return Err(format!(
+                    "`{kind}` is not a controller; there are `commands`, `qemu`, `own`"
+                ));
+            }
         };
-        Ok(Controller::Qemu {
-            directory: path,
-            start,
-            time_limit,
-        })
+        Err(wrong.to_owned())
     }
 }
 
 const TIME_LIMIT: Duration = Duration::from_secs(600);
-#[cfg(feature = "qemu")]
-const DIRECTORY_MAX: usize = 80;

@@ -1,49 +1,54 @@
-//! Whether what a plan says of encryption makes sense.
+//! What a plan says of encryption.
 
 use std::path::PathBuf;
 
-use toml::Spanned;
+use serde::Deserialize;
 
-use super::file::EncryptionFile;
-use super::types::Encryption;
-use super::validate::Check;
-use crate::error::Result;
+use super::values::{AllFilled, HostPath, checked};
 use crate::replica::KeyFile;
 
-impl Check<'_> {
-    pub(super) fn encryption(
-        &self,
-        site: &str,
-        file: Spanned<EncryptionFile>,
-    ) -> Result<Encryption> {
-        let at = file.span().start;
-        let key = format!("{site}.encryption");
-        let EncryptionFile {
-            identity,
-            passphrase_file,
-            directory,
-            recipients,
-        } = file.into_inner();
-        if !cfg!(feature = "encryption") {
-            let why = "this build cannot encrypt replicas (feature `encryption`)";
-            return Err(self.wrong(&key, at, why));
-        }
-        let key_file = match (identity, passphrase_file) {
+/// How a site's replicas are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "EncryptionFile")]
+#[non_exhaustive]
+pub struct Encryption {
+    /// Opens and seals them.
+    pub key: KeyFile,
+    /// Where they are kept; `None`: each beside its disk.
+    pub directory: Option<PathBuf>,
+    /// Who else can open them, as `age1...`.
+    pub recipients: Vec<String>,
+}
+
+/// As a plan has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncryptionFile {
+    identity: Option<HostPath>,
+    passphrase_file: Option<HostPath>,
+    directory: Option<HostPath>,
+    #[serde(default, deserialize_with = "checked::<AllFilled, _, _>")]
+    recipients: Vec<String>,
+}
+
+impl TryFrom<EncryptionFile> for Encryption {
+    type Error = &'static str;
+
+    fn try_from(file: EncryptionFile) -> Result<Self, Self::Error> {
+        let recipients = file.recipients;
+        let key = match (file.identity, file.passphrase_file) {
+            _ if !cfg!(feature = "encryption") => {
+                return Err("this build cannot encrypt replicas (feature `encryption`)");
+            }
             (Some(path), None) => KeyFile::Identity(path.0),
             (None, Some(path)) if recipients.is_empty() => KeyFile::Passphrase(path.0),
-            (None, Some(_)) => {
-                let why = "a passphrase has no further recipients";
-                return Err(self.wrong(&key, at, why));
-            }
-            _ => {
-                let why = "names either an `identity` or a `passphrase_file`";
-                return Err(self.wrong(&key, at, why));
-            }
+            (None, Some(_)) => return Err("a passphrase has no further recipients"),
+            _ => return Err("names either an `identity` or a `passphrase_file`"),
         };
         Ok(Encryption {
-            key: key_file,
-            directory: directory.map(|path| path.0),
-            recipients: recipients.into_iter().map(|it| it.0).collect(),
+            key,
+            directory: file.directory.map(Into::into),
+            recipients,
         })
     }
 }

@@ -1,149 +1,73 @@
-//! A plan as it stands in its file: each value makes sense by itself.
+//! A plan's text: reads it, and finds the line of each key.
 
-use std::collections::BTreeMap;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
 
-use serde::Deserialize;
-use toml::Spanned;
-
-use super::types::SiteName;
-use super::values::{
-    As, At, DiskBytes, Filled, HostPath, Length, ModeFile, Name, Passes, Patience, SafetyFile, Size,
-};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{CommitPolicy, ProofPolicy};
-use crate::sync::Safety;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PlanFile {
-    pub job: JobFile,
-    pub primary: SiteFile,
-    pub recovery: SiteFile,
-    pub hooks: Option<HooksFile>,
-    pub group: Vec<Spanned<GroupFile>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HooksFile {
-    pub program: Spanned<Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct JobFile {
-    pub name: Name,
-    pub active: SiteName,
-    #[serde(default)]
-    pub mode: ModeFile,
-    #[serde(default, with = "SafetyFile")]
-    pub safety: Safety,
-    pub proof: Option<ProofPolicy>,
-    pub commit: Option<Spanned<CommitPolicy>>,
-    pub commit_after: Option<Spanned<Length>>,
-    pub downtime_budget: Option<Length>,
-    pub max_passes: Option<Passes>,
-    pub pass_interval: Option<Length>,
-    pub protection_interval: Option<Length>,
-    pub max_replica_age: Option<Length>,
-    pub keep_undo: Option<Spanned<bool>>,
-    #[serde(default)]
-    pub limit_cutover: bool,
-    pub discard_baseline: Option<Spanned<bool>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SiteFile {
-    pub host: Filled,
-    pub controller: Spanned<ControllerFile>,
-    pub encryption: Option<Spanned<EncryptionFile>>,
-    pub connect: Option<Spanned<ConnectFile>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ConnectFile {
-    pub rsh: Option<Filled>,
-    pub remote_program: Option<Filled>,
-    pub tls_cert: Option<HostPath>,
-    pub tls_key: Option<HostPath>,
-    pub tls_ca: Option<HostPath>,
-    pub tls_name: Option<Spanned<Filled>>,
-    pub timeout: Option<Patience>,
-    pub state: Option<HostPath>,
-    pub limit_rate: Option<Size>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EncryptionFile {
-    pub identity: Option<HostPath>,
-    pub passphrase_file: Option<HostPath>,
-    pub directory: Option<HostPath>,
-    #[serde(default)]
-    pub recipients: Vec<Filled>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ControllerFile {
-    pub kind: String,
-    #[serde(default)]
-    pub verbs: BTreeMap<Spanned<String>, Vec<String>>,
-    pub program: Option<Vec<String>>,
-    pub directory: Option<Spanned<HostPath>>,
-    pub start: Option<Vec<String>>,
-    pub time_limit: Option<Length>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GroupFile {
-    pub name: Spanned<Name>,
-    #[serde(default)]
-    pub vm: Vec<Spanned<VmFile>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct VmFile {
-    pub name: Spanned<Name>,
-    #[serde(default)]
-    pub networks: Vec<Filled>,
-    #[serde(default)]
-    pub create: bool,
-    #[serde(default)]
-    pub disk: Vec<DiskFile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DiskFile {
-    pub identity: Spanned<Filled>,
-    pub bytes: Option<DiskBytes>,
-    pub primary: Spanned<At>,
-    pub primary_format: Option<As>,
-    pub recovery: Spanned<At>,
-    pub recovery_format: Option<As>,
-}
 
 /// Reads the file; how its values go together is checked later.
-pub(super) fn read(text: &str) -> Result<PlanFile> {
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        let key = key_at(text, at);
-        let message = error.message();
-        let said = match key.is_empty() || message.contains(&key) {
-            true => format!("line {}: {message}", line_of(text, at)),
-            false => format!("line {}, key `{key}`: {message}", line_of(text, at)),
-        };
-        Error::new(ErrorKind::InvalidInput, said)
+        wrong(text, at, &key_at(text, at), error.message())
     })
 }
 
+/// The keys of a plan that could be read.
+pub(super) struct Keys<'a> {
+    text: &'a str,
+    all: DeTable<'a>,
+}
+
+impl<'a> Keys<'a> {
+    /// Those of a plan.
+    pub(super) fn of(text: &'a str) -> Self {
+        // What is wrong with it was said by `read`.
+        let all = DeTable::parse_recoverable(text).0.into_inner();
+        Keys { text, all }
+    }
+
+    /// The error for a key; `items` are the numbers of the groups, VMs and disks on the way to it.
+    /// A key that is not there is one of the last table that is.
+    pub(super) fn wrong(&self, key: &str, items: &[usize], why: impl AsRef<str>) -> Error {
+        wrong(self.text, self.find(key, items), key, why.as_ref())
+    }
+
+    /// The line of a key.
+    pub(super) fn line(&self, key: &str, items: &[usize]) -> usize {
+        line_of(self.text, self.find(key, items))
+    }
+
+    fn find(&self, key: &str, items: &[usize]) -> usize {
+        let (mut at, mut table, mut items) = (0, &self.all, items.iter());
+        for part in key.split('.') {
+            let Some(mut found) = table.get(part) else {
+                break;
+            };
+            if let (DeValue::Array(list), Some(item)) = (found.get_ref(), items.next()) {
+                found = list.get(*item).unwrap_or(found);
+            }
+            at = found.span().start;
+            match found.get_ref() {
+                DeValue::Table(inside) => table = inside,
+                _ => break,
+            }
+        }
+        at
+    }
+}
+
+fn wrong(text: &str, at: usize, key: &str, why: &str) -> Error {
+    let line = line_of(text, at);
+    let said = match key.is_empty() || why.contains(key) {
+        true => format!("line {line}: {why}"),
+        false => format!("line {line}, key `{key}`: {why}"),
+    };
+    Error::new(ErrorKind::InvalidInput, said)
+}
+
 /// The line, from 1 on, that a byte of a text stands in.
-pub(super) fn line_of(text: &str, at: usize) -> usize {
+fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 

@@ -46,6 +46,8 @@ mod values;
 
 pub use builder::PlanBuilder;
 pub use connect::{SiteConnectOptions, TlsFiles};
+pub use controllers::Controller;
+pub use encryption::Encryption;
 pub(in crate::failback) use types::path_at;
-pub use types::{Controller, Direction, Disk, Encryption, Group, Plan, Site, SiteName, Vm};
+pub use types::{Direction, Disk, Group, Plan, Site, SiteName, Vm};
 pub(in crate::failback) use values::is_name;

@@ -1,64 +1,17 @@
 //! Whether disks lie where a job can read them, and write to them.
 
-use toml::Spanned;
-
-use super::file::line_of;
-use super::types::{Controller, Disk, Plan, Site, SiteName, Vm};
-use super::validate::{Check, Seen};
-use super::values::{As, At};
-use crate::error::Result;
+use super::types::{Disk, Plan, SiteName, Vm};
 use crate::failback::machine::Side;
 use crate::image::Format;
 use crate::location::Location;
 
-impl Check<'_> {
-    /// Where a disk lies at a site, and its format there.
-    pub(super) fn place(
-        &self,
-        seen: &mut Seen,
-        (site, key): (SiteName, &'static str),
-        address: Spanned<At>,
-        format: Option<As>,
-    ) -> Result<(Location, Format)> {
-        let at = address.span().start;
-        let address = address.into_inner().0;
-        let format = format.map_or_else(|| Format::of(&address), |format| format.0);
-        if site != self.active && !format.is_writable() {
-            let why = format!("{} can only be read, and this is the target", format.name());
-            return Err(self.wrong(key, at, why));
-        }
-        match seen.addresses.insert(address.place(), at) {
-            None => Ok((address, format)),
-            Some(before) => {
-                let before = line_of(self.text, before);
-                let text = format!("`{address}` is listed already in line {before}");
-                Err(self.wrong(key, at, text))
-            }
-        }
-    }
-
-    /// Checks where the disks of a plan lie that makes sense otherwise.
-    pub(super) fn places(&self, plan: &Plan, seen: &Seen) -> Result<()> {
-        let disks = plan
-            .vms()
-            .flat_map(|vm| vm.disks.iter().map(move |disk| (vm, disk)));
-        for (vm, disk) in disks {
-            for site in [SiteName::Primary, SiteName::Recovery] {
-                let why = unfit_replica(plan, disk, site).or_else(|| match site == plan.active {
-                    true => unfit_source(plan, disk, site),
-                    false => unfit_target(plan, vm, disk, site),
-                });
-                let Some(why) = why else {
-                    continue;
-                };
-                let address = disk.at(site);
-                let at = seen.addresses.get(&address.place()).copied();
-                let key = format!("group.vm.disk.{}", site.name());
-                return Err(self.wrong(&key, at.unwrap_or(0), why));
-            }
-        }
-        Ok(())
-    }
+/// Why a disk cannot be used where it lies at a site.
+pub(super) fn unfit(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<String> {
+    let unfit = unfit_replica(plan, disk, name);
+    unfit.or_else(|| match name == plan.active {
+        true => unfit_source(plan, disk, name),
+        false => unfit_target(plan, vm, disk, name),
+    })
 }
 
 /// Why a disk's replica cannot be kept beside it.
@@ -71,17 +24,22 @@ fn unfit_replica(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         .is_some_and(|it| it.directory.is_none());
     let is_device = address.path()?.starts_with("/dev");
     (is_device && is_homeless).then(|| {
-        let table = name.name();
         format!(
             "`{address}` is a block device, beside which no replica can be kept; \
-             `[{table}.encryption]` has to name a `directory`"
+             `[{name}.encryption]` has to name a `directory`"
         )
     })
 }
 
 /// Why a target's disk cannot be used where it lies.
 fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<String> {
-    let address = disk.at(name);
+    let (address, format) = (disk.at(name), disk.format_at(name));
+    if !format.is_writable() {
+        return Some(format!(
+            "{} can only be read, and this is the target",
+            format.name()
+        ));
+    }
     let agent = plan.agent_login(vm, Side::Target);
     let login = match address {
         Location::Path(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
@@ -104,7 +62,7 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
             vm.name
         ));
     }
-    if is_of_qemu(plan.target_site()) {
+    if plan.target_site().controller.needs_local_disks() {
         return Some(not_of_qemu(address));
     }
     if plan.target_site().encryption.is_some() {
@@ -129,7 +87,7 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     if address.path().is_some() {
         return None;
     }
-    if is_of_qemu(site) {
+    if site.controller.needs_local_disks() {
         return Some(not_of_qemu(address));
     }
     let remote = match address {
@@ -138,9 +96,8 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         Location::Remote(remote) => remote,
     };
     (remote.is_service() && site.connect.tls.is_none()).then(|| {
-        let table = name.name();
         format!(
-            "a service takes only who has a certificate; `[{table}.connect]` names none (tls_cert, \
+            "a service takes only who has a certificate; `[{name}.connect]` names none (tls_cert, \
              tls_key, tls_ca)"
         )
     })
@@ -164,12 +121,4 @@ fn not_of_qemu(address: &Location) -> String {
         "`{address}` is no file of this host, and VMs under QEMU are controlled where their disks \
          are"
     )
-}
-
-fn is_of_qemu(site: &Site) -> bool {
-    match site.controller {
-        Controller::Commands { .. } | Controller::Own => false,
-        #[cfg(feature = "qemu")]
-        Controller::Qemu { .. } => true,
-    }
 }

@@ -1,15 +1,18 @@
 //! What a plan says.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::connect::SiteConnectOptions;
+use super::controllers::Controller;
+use super::encryption::Encryption;
+use super::values::{AllFilled, DiskBytes, Filled, Name, checked};
 use crate::failback::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};
 use crate::image::Format;
 use crate::location::Location;
 use crate::named::named;
-use crate::replica::KeyFile;
 use crate::sync::Safety;
 
 /// A plan: two sites, and VMs in ordered groups that go from one to the other.
@@ -58,7 +61,7 @@ pub struct Plan {
 
 named! {
     /// One of the two sites.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
     #[serde(rename_all = "lowercase")]
     pub enum SiteName {
         /// Home.
@@ -80,84 +83,57 @@ named! {
 }
 
 /// A site: its host, and how its VMs are controlled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Site {
     /// The host's name, for people and for the operator's programs.
+    #[serde(deserialize_with = "checked::<Filled, _, _>")]
     pub host: String,
     /// How its VMs are controlled.
     pub controller: Controller,
     /// Replicas that are written there are kept encrypted.
     pub encryption: Option<Encryption>,
     /// How its disks are reached that lie on other hosts.
+    #[serde(default)]
     pub connect: SiteConnectOptions,
 }
 
-/// How a site's replicas are encrypted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Encryption {
-    /// Opens and seals them.
-    pub key: KeyFile,
-    /// Where they are kept; `None`: each beside its disk.
-    pub directory: Option<PathBuf>,
-    /// Who else can open them, as `age1...`.
-    pub recipients: Vec<String>,
-}
-
-/// How the VMs of a site are controlled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Controller {
-    /// By the operator's programs: one for each verb, and one for all others.
-    Commands {
-        /// Program and arguments, by verb.
-        verbs: BTreeMap<String, Vec<String>>,
-        /// For verbs that are not named.
-        default: Option<Vec<String>>,
-        /// How long a program may take.
-        time_limit: Duration,
-    },
-    /// By the program that runs the job, which gives a controller of its own for each VM.
-    Own,
-    /// Through QEMU's monitor.
-    #[cfg(feature = "qemu")]
-    Qemu {
-        /// The VMs' directories lie in it, by name.
-        directory: PathBuf,
-        /// Program and arguments that start a VM's QEMU.
-        start: Vec<String>,
-        /// How long that may take, and how long a guest may take to shut down.
-        time_limit: Duration,
-    },
-}
-
 /// VMs that are started together, once all groups before are running.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Group {
     /// Its name.
+    #[serde(deserialize_with = "checked::<Name, _, _>")]
     pub name: String,
     /// Its VMs.
+    #[serde(default, rename = "vm")]
     pub vms: Vec<Vm>,
 }
 
 /// A VM and its disks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Vm {
     /// Its name, at both sites.
+    #[serde(deserialize_with = "checked::<Name, _, _>")]
     pub name: String,
     /// Networks that must be there at the target.
+    #[serde(default, deserialize_with = "checked::<AllFilled, _, _>")]
     pub networks: Vec<String>,
     /// It and its disks are made at the target if they are not there.
+    #[serde(default)]
     pub create: bool,
     /// Its disks.
+    #[serde(default, rename = "disk")]
     pub disks: Vec<Disk>,
 }
 
 /// A disk of a VM: what tells it apart, and where it lies at each site.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "DiskFile")]
 #[non_exhaustive]
 pub struct Disk {
     /// What both sides call it: never its position.
@@ -172,6 +148,35 @@ pub struct Disk {
     pub recovery: Location,
     /// Its format there.
     pub recovery_format: Format,
+}
+
+/// As a plan has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiskFile {
+    identity: Filled,
+    bytes: Option<DiskBytes>,
+    primary: Location,
+    primary_format: Option<Format>,
+    recovery: Location,
+    recovery_format: Option<Format>,
+}
+
+impl From<DiskFile> for Disk {
+    fn from(file: DiskFile) -> Self {
+        Disk {
+            identity: file.identity.0,
+            bytes: file.bytes.map(Into::into),
+            primary_format: file
+                .primary_format
+                .unwrap_or_else(|| Format::of(&file.primary)),
+            primary: file.primary,
+            recovery_format: file
+                .recovery_format
+                .unwrap_or_else(|| Format::of(&file.recovery)),
+            recovery: file.recovery,
+        }
+    }
 }
 
 impl Plan {
@@ -293,6 +298,9 @@ impl Disk {
 }
 
 impl SiteName {
+    /// Both sites.
+    pub(super) const BOTH: [SiteName; 2] = [SiteName::Primary, SiteName::Recovery];
+
     /// The other one.
     pub fn other(self) -> SiteName {
         match self {

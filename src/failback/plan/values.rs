@@ -8,9 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::duration::parse_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::JobMode;
-use crate::image::Format;
-use crate::location::{Location, absolute_path};
-use crate::sync::Safety;
+use crate::location::absolute_path;
 use crate::units::parse_size;
 
 /// Declares kinds of values: what each is read from, what it holds, and how it is checked.
@@ -26,7 +24,22 @@ macro_rules! values {
                 read(<$from>::deserialize(from)?).map($name).map_err(de::Error::custom)
             }
         }
+
+        impl From<$name> for $holds {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
     )*};
+}
+
+/// Reads what is checked as a `V`.
+pub(super) fn checked<'de, V, T, D>(from: D) -> std::result::Result<T, D::Error>
+where
+    V: Deserialize<'de> + Into<T>,
+    D: Deserializer<'de>,
+{
+    V::deserialize(from).map(Into::into)
 }
 
 values! {
@@ -46,10 +59,21 @@ values! {
     };
     /// An absolute path of this host.
     HostPath(PathBuf): String, |text| absolute_path(&text);
-    /// Where a disk is.
-    At(Location): String, |text| Location::parse_absolute(&text);
-    /// How a disk is read and written.
-    As(Format): String, |text| Format::parse(&text);
+    /// A path in which sockets can be made.
+    SocketDirectory(PathBuf): HostPath, |path| match path.0.as_os_str().len() <= DIRECTORY_MAX {
+        true => Ok(path.0),
+        // Better here than in the middle of a job.
+        false => Err(wrong(format!(
+            "is longer than {DIRECTORY_MAX} bytes: sockets could not be in it"
+        ))),
+    };
+    /// Texts that say something.
+    AllFilled(Vec<String>): Vec<Filled>, |all| Ok(all.into_iter().map(|it| it.0).collect());
+    /// A program and its arguments.
+    Argv(Vec<String>): Vec<String>, |argv| match argv.first() {
+        Some(program) if !program.is_empty() => Ok(argv),
+        _ => Err(wrong("no program is named")),
+    };
     /// A length of time.
     Length(Duration): String, |text| parse_duration(&text);
     /// How long the other end may be silent.
@@ -87,7 +111,7 @@ enum SizeText {
 /// What is copied when, or that an estimate decides.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum ModeFile {
+pub(super) enum ModeName {
     #[default]
     Auto,
     Delta,
@@ -95,22 +119,15 @@ pub(super) enum ModeFile {
     FullFirst,
 }
 
-impl ModeFile {
+impl ModeName {
     pub(super) fn chosen(self) -> Option<JobMode> {
         match self {
-            ModeFile::Auto => None,
-            ModeFile::Delta => Some(JobMode::Delta),
-            ModeFile::Full => Some(JobMode::Full),
-            ModeFile::FullFirst => Some(JobMode::FullFirst),
+            ModeName::Auto => None,
+            ModeName::Delta => Some(JobMode::Delta),
+            ModeName::Full => Some(JobMode::Full),
+            ModeName::FullFirst => Some(JobMode::FullFirst),
         }
     }
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "Safety", rename_all = "kebab-case")]
-pub(super) enum SafetyFile {
-    Atomic,
-    InPlace,
 }
 
 /// Whether it is a name that may become part of a file's name.
@@ -122,3 +139,5 @@ pub(in crate::failback) fn is_name(text: &str) -> bool {
 fn wrong(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, why.into())
 }
+
+const DIRECTORY_MAX: usize = 80;

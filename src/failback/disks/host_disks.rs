@@ -58,17 +58,15 @@ impl PlannedDisk {
 impl HostDisks {
     /// The disks of `vm`; `directory` is where the job keeps what it has to remember of them.
     pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>) -> Self {
-        let disks = vm.disks.iter().map(|disk| {
-            let at = |site| (disk.at(site).clone(), disk.format_at(site));
-            PlannedDisk {
-                identity: disk.identity.clone(),
-                bytes: disk.bytes,
-                at: Sides {
-                    source: at(plan.active),
-                    target: at(plan.active.other()),
-                },
-            }
+        let disks = vm.disks.iter().map(|disk| PlannedDisk {
+            identity: disk.identity.clone(),
+            bytes: disk.bytes,
+            at: Sides::of_each(|side| {
+                let site = plan.site_at(side);
+                (disk.at(site).clone(), disk.format_at(site))
+            }),
         });
+        let site = |side| plan.site(plan.site_at(side));
         HostDisks {
             job: plan.name.clone(),
             vm: vm.name.clone(),
@@ -76,47 +74,36 @@ impl HostDisks {
             disks: disks.collect(),
             create: vm.create,
             safety: plan.safety,
-            encryption: Sides {
-                source: plan.source_site().encryption.clone(),
-                target: plan.target_site().encryption.clone(),
-            },
-            connect: Sides {
-                source: plan.source_site().connect.connect_options(),
-                target: plan.target_site().connect.connect_options(),
-            },
+            encryption: Sides::of_each(|side| site(side).encryption.clone()),
+            connect: Sides::of_each(|side| site(side).connect.connect_options()),
             callback_source: None,
             newest: Mutex::default(),
         }
     }
 
     /// The disks of this host that a request of another one names.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a format that is not known.
     pub(super) fn for_request(
         request: &AgentRequest,
         directory: &Path,
         callback_source: Arc<CallbackSource>,
-    ) -> Result<Self> {
+    ) -> Self {
         let disks = request.disks.iter().map(|disk| {
-            let (format, other_format) = AgentRequest::formats(disk)?;
             let other = Location::Path(disk.other.clone().unwrap_or_default());
-            let mut at = Sides {
-                source: (other.clone(), other_format),
-                target: (other, other_format),
-            };
-            *at.of_mut(request.side) = (Location::Path(disk.path.clone()), format);
-            Ok(PlannedDisk {
+            let at = Sides::of_each(|side| match side == request.side {
+                true => (Location::Path(disk.path.clone()), disk.format),
+                false => (other.clone(), disk.other_format),
+            });
+            PlannedDisk {
                 identity: disk.identity.clone(),
                 bytes: disk.bytes,
                 at,
-            })
+            }
         });
-        Ok(HostDisks {
+        HostDisks {
             job: request.job.clone(),
             vm: request.vm.clone(),
             directory: directory.to_owned(),
-            disks: disks.collect::<Result<_>>()?,
+            disks: disks.collect(),
             create: request.create,
             safety: match request.in_place {
                 true => Safety::InPlace,
@@ -126,7 +113,7 @@ impl HostDisks {
             connect: Sides::default(),
             callback_source: Some(callback_source),
             newest: Mutex::default(),
-        })
+        }
     }
 
     /// Whether a disk of this side is a block device that the plan does not let be written; on

@@ -29,12 +29,8 @@ impl VmDisks {
     pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>, id: [u8; 16]) -> Self {
         let here = HostDisks::new(plan, vm, directory);
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let agent = |side, site| AgentClient::of(plan, vm, side, site, &here.disks, &id);
         VmDisks {
-            agents: Sides {
-                source: agent(Side::Source, plan.source_site()),
-                target: agent(Side::Target, plan.target_site()),
-            },
+            agents: Sides::of_each(|side| AgentClient::of(plan, vm, side, &here.disks, &id)),
             here,
         }
     }

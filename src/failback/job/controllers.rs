@@ -23,12 +23,10 @@ pub(super) fn controllers(
     vm: &Vm,
     own: &OwnControllers,
 ) -> Sides<Arc<dyn VmController>> {
-    let controller =
-        |side, name| own(name, vm).unwrap_or_else(|| planned_controller(plan, vm, side, name));
-    Sides {
-        source: controller(Side::Source, plan.active),
-        target: controller(Side::Target, plan.active.other()),
-    }
+    Sides::of_each(|side| {
+        let name = plan.site_at(side);
+        own(name, vm).unwrap_or_else(|| planned_controller(plan, vm, side, name))
+    })
 }
 
 fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {

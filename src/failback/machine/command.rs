@@ -42,6 +42,14 @@ pub struct Sides<T> {
 }
 
 impl<T> Sides<T> {
+    /// What `make` makes of each side.
+    pub fn of_each(mut make: impl FnMut(Side) -> T) -> Self {
+        Sides {
+            source: make(Side::Source),
+            target: make(Side::Target),
+        }
+    }
+
     /// The value of one side.
     pub fn of(&self, side: Side) -> &T {
         match side {

@@ -240,7 +240,8 @@ impl Plan {
             || (is_remote && self.source_site().encryption.is_none())
     }
 
-    fn site_at(&self, side: Side) -> SiteName {
+    /// Which site a side of the job is.
+    pub(in crate::failback) fn site_at(&self, side: Side) -> SiteName {
         match side {
             Side::Source => self.active,
             Side::Target => self.active.other(),

@@ -96,8 +96,6 @@ impl Told {
 impl Progress for Told {
     fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
         self.bytes.store(0, Ordering::Relaxed);
-        let phase = PHASES.iter().position(|known| *known == phase).unwrap_or(0);
-        let phase = u8::try_from(phase).unwrap_or(0);
         self.tell(&AgentReply::Begun { phase, total_bytes });
     }
 
@@ -113,18 +111,4 @@ impl Progress for Told {
     }
 }
 
-/// The phase of a number.
-pub(super) fn phase_of(number: u8) -> Phase {
-    let known = PHASES.get(usize::from(number));
-    known.copied().unwrap_or(Phase::Hash)
-}
-
-const PHASES: [Phase; 6] = [
-    Phase::Sample,
-    Phase::Hash,
-    Phase::Diff,
-    Phase::Copy,
-    Phase::Apply,
-    Phase::Verify,
-];
 const EVERY: Duration = Duration::from_millis(200);

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::callback_source::phase_of;
 use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, Wanted, wrong};
 use super::ranges;
 use crate::error::{Error, Result};
@@ -11,7 +10,7 @@ use crate::failback::disks::host_disks::PlannedDisk;
 use crate::failback::disks::measure::Measure;
 use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
-use crate::failback::plan::{Plan, Site, Vm, path_at};
+use crate::failback::plan::{Plan, Vm, path_at};
 use crate::failback::vm::DiskChanges;
 use crate::location::{Location, RemoteAddress};
 use crate::manifest::RangeSet;
@@ -37,7 +36,6 @@ impl AgentClient {
         plan: &Plan,
         vm: &Vm,
         side: Side,
-        site: &Site,
         disks: &[PlannedDisk],
         instance: &str,
     ) -> Option<Self> {
@@ -49,11 +47,12 @@ impl AgentClient {
                 identity: disk.identity.clone(),
                 bytes: disk.bytes,
                 path: path_at(address, &login).unwrap_or_default(),
-                format: format.name().to_owned(),
+                format: *format,
                 other: path_at(other, &login),
-                other_format: other_format.name().to_owned(),
+                other_format: *other_format,
             }
         });
+        let site = plan.site(plan.site_at(side));
         let Location::Remote(at) = &disks.first()?.at.of(side).0 else {
             return None;
         };
@@ -174,7 +173,7 @@ impl AgentClient {
             };
             match AgentReply::decode(&message)? {
                 AgentReply::Begun { phase, total_bytes } => {
-                    work.progress().begin(phase_of(phase), total_bytes);
+                    work.progress().begin(phase, total_bytes);
                 }
                 AgentReply::Advanced { bytes } => work.progress().advance(bytes),
                 AgentReply::Wanted(wanted) => {

@@ -16,6 +16,7 @@ use crate::failback::machine::{Action, Side, Token};
 use crate::failback::plan::is_name;
 use crate::image::Format;
 use crate::location::is_plain;
+use crate::progress::Phase;
 use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
 
 /// One thing to do to the disks of one VM at one side, all of which lie at the disk agent's host.
@@ -46,11 +47,11 @@ pub(in crate::failback::disks) struct DiskAsked {
     pub identity: String,
     pub bytes: Option<u64>,
     pub path: PathBuf,
-    pub format: String,
+    pub format: Format,
     /// Where the other side's disk lies at the same host; where it does not, the client
     /// answers for it.
     pub other: Option<PathBuf>,
-    pub other_format: String,
+    pub other_format: Format,
 }
 
 /// What is to be done.
@@ -96,7 +97,7 @@ pub(in crate::failback::disks) enum AgentReply {
     Wanted(Wanted),
     /// A phase of long work begins.
     Begun {
-        phase: u8,
+        phase: Phase,
         total_bytes: Option<u64>,
     },
     Advanced {
@@ -137,17 +138,6 @@ impl AgentRequest {
         Ok(request)
     }
 
-    /// How the disk and the other side's are written and read.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a format that this version does not know.
-    pub(crate) fn formats(disk: &DiskAsked) -> Result<(Format, Format)> {
-        Ok((
-            Format::parse(&disk.format)?,
-            Format::parse(&disk.other_format)?,
-        ))
-    }
-
     /// What the request brings ranges of.
     pub(crate) fn sources(&self) -> &[DiskRead] {
         match &self.task {
@@ -176,8 +166,7 @@ impl AgentRequest {
             if let Some(other) = &disk.other {
                 require(is_path(other) && paths.insert(other))?;
             }
-            let (format, _) = Self::formats(disk)?;
-            require(format.is_writable())?;
+            require(disk.format.is_writable())?;
         }
         let mut read = BTreeSet::new();
         let mut ranges = 0u64;

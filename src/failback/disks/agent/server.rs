@@ -98,14 +98,14 @@ fn perform(
     let disks = |states: &Path| HostDisks::for_request(request, states, callback_source.clone());
     let (command, task) = ((request.side, request.token), &request.task);
     if request.only_looks() {
-        let disks = disks(Path::new(""))?;
+        let disks = disks(Path::new(""));
         return until(&is_over, &cancel, || {
             disks.answer(command, task, None, &quiet)
         });
     }
     let state_dir = StateDir::open(options)?;
     let fencing_token = FencingToken::new(state_dir.of_vm(request)?, &request.instance);
-    let disks = disks(&fencing_token.disk_states())?;
+    let disks = disks(&fencing_token.disk_states());
     if *task == Task::ForgetWaysBack {
         fencing_token.pass()?;
         return disks.answer(command, task, None, &quiet);

@@ -46,7 +46,7 @@ impl StateDir {
     /// different directories have nothing to do with each other.
     pub(super) fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
         let disk = request.disks.first().ok_or_else(wrong)?;
-        let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
+        let disk_path = DiskPath::new(&disk.path, disk.format, &request.job)?;
         let hash = blake3::hash(bytes_of(disk_path.directory())).to_hex();
         let names = [&hash[..KEY_LEN], &request.job, &request.vm];
         let mut directory = None::<HostDirectory>;

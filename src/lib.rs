@@ -91,6 +91,8 @@ mod advice;
 pub mod api;
 #[cfg(not(feature = "testing"))]
 mod api;
+#[cfg(feature = "failback")]
+mod bell;
 #[cfg(feature = "changes")]
 mod changes;
 #[cfg(feature = "cli")]

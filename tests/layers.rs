@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("target_state", ""),
     ("advice", ""),
     ("error", "text target_state advice"),
+    ("bell", ""),
     ("duration", "error"),
     ("location", "path_bytes text error"),
     ("hash", "error"),
@@ -31,7 +32,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("program", "error progress"),
     (
         "storage",
-        "path_bytes page_list program advice error location random setters progress",
+        "path_bytes page_list program advice error location random bell setters progress",
     ),
     (
         "image",
@@ -72,7 +73,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random named setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random named bell setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),

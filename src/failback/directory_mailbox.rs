@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::bell::Bell;
 use super::history::{AcceptedRequest, now_ms};
 use super::machine::Request;
 use super::mailbox::{Asked, Mailbox};
-use super::watch::Watch;
+use crate::bell::Bell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 use crate::random::random;
-use crate::storage::Directory;
-use crate::storage::small_file;
+use crate::storage::{Directory, Watch, small_file};
 
 /// The executor's end: takes requests out of a directory.
 ///

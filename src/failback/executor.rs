@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use super::bell::Bell;
 use super::disk_work::Done;
 use super::history::{History, now_ms};
 use super::machine::{
@@ -15,6 +14,7 @@ use super::machine::{
 pub use super::mailbox::{Asked, Mailbox, NoMailbox};
 pub use super::perform::Resources;
 use super::record::{JobRecord, Record, StepRecord};
+pub use crate::bell::Bell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Writer;
 use crate::progress::CancelToken;

@@ -1,7 +1,7 @@
 //! Where an executor is asked for things.
 
-use super::bell::Bell;
 use super::machine::{Event, Request, State};
+use crate::bell::Bell;
 use crate::error::Result;
 
 /// Where people's requests come from.

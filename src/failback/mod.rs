@@ -23,7 +23,6 @@
 //! # }
 //! ```
 
-mod bell;
 pub mod directory_mailbox;
 pub mod disk_work;
 pub mod disks;
@@ -31,13 +30,11 @@ mod embedded;
 pub mod executor;
 pub mod history;
 pub mod job;
-pub mod lock;
 pub mod machine;
 pub mod mailbox;
 mod perform;
 pub mod plan;
 pub mod record;
 pub mod vm;
-mod watch;
 
 pub use embedded::Job;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Image, ImageInfo, read_padded_at};
+use super::{Image, ImageInfo, Raw, read_padded_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::HostFile;
+use crate::storage::{HostFile, MemoryStorage};
 use crate::units::Extent;
 
 /// An image that is shown longer or shorter than it is.
@@ -18,6 +18,32 @@ impl Resized {
     /// The first `disk_len` bytes of `image`, with zeros behind it where it is shorter.
     pub(crate) fn new(image: Arc<dyn Image>, disk_len: u64) -> Self {
         Resized { image, disk_len }
+    }
+
+    /// `image`, with zeros behind it where it is shorter than `len`.
+    pub(crate) fn at_least(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
+        match image.disk_len() < len {
+            true => Arc::new(Resized::new(image, len)),
+            false => image,
+        }
+    }
+
+    /// At most the first `len` bytes of `image`.
+    #[cfg(feature = "failback")]
+    pub(crate) fn at_most(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
+        match image.disk_len() > len {
+            true => Arc::new(Resized::new(image, len)),
+            false => image,
+        }
+    }
+
+    /// A disk of `len` zeros.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(crate) fn zeros(len: u64) -> Result<Arc<dyn Image>> {
+        let none = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
+        Ok(Self::at_least(Arc::new(none), len))
     }
 
     fn inside(&self, range: Range<u64>) -> Range<u64> {

@@ -62,6 +62,8 @@ pub use host::options::{Opened, SourceOptions, TargetOptions};
 pub use host::stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use host::unchanged::reopened;
+#[cfg(feature = "failback")]
+pub(crate) use host::watch::Watch;
 #[cfg(all(feature = "http", feature = "testing"))]
 pub use http::headers::{ContentRange, retry_after};
 #[cfg(feature = "http")]

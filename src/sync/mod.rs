@@ -56,8 +56,12 @@ pub use recovery::guarded::GuardedBytes;
 pub use recovery::recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Traffic, Verified};
 #[cfg(feature = "failback")]
-pub(crate) use scan::estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
+pub(crate) use scan::estimate::FULL_FROM_PERCENT_VERIFIED;
 pub use scan::estimate::{Sample, sample};
+#[cfg(feature = "failback")]
+pub(crate) use scan::sampled::{Sampled, Target as SampleTarget};
+#[cfg(feature = "failback")]
+pub(crate) use scan::throughput::Throughput;
 pub use source::backend::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
 pub(crate) use source::checked::TargetCheck;
 pub use source::history::{ChangedSince, History};

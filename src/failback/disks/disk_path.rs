@@ -223,6 +223,11 @@ impl DiskPath {
         self.own.parent().unwrap_or(Path::new("/"))
     }
 
+    /// The directory that tells how fast it can be written; none for a device.
+    pub(super) fn medium(&self) -> Option<&Path> {
+        (!self.is_device).then(|| self.directory())
+    }
+
     fn undo_path(&self, number: u32) -> PathBuf {
         self.before.with_extension(format!("undo-{number}"))
     }

@@ -12,11 +12,11 @@ use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
 use crate::hash::Hash;
-use crate::image::{Image, Raw, Resized};
+use crate::image::Image;
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
 use crate::progress::Work;
-use crate::storage::{Access, Directory, FileRef, HostDirectory, MemoryStorage};
+use crate::storage::{Access, Directory, FileRef, HostDirectory};
 use crate::units::BlockSize;
 
 /// The files that a job keeps of one disk at one side.
@@ -188,30 +188,6 @@ pub(super) fn unknown() -> Error {
 
 /// Whether the image stayed as it was while it was read.
 pub(super) type Check<'a> = dyn Fn() -> Result<()> + 'a;
-
-/// The image as long as `len`, zeros behind its end.
-pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
-    if image.disk_len() < len {
-        Arc::new(Resized::new(image, len))
-    } else {
-        image
-    }
-}
-
-/// A disk of so many zeros.
-pub(super) fn nothing(len: u64) -> Result<Arc<dyn Image>> {
-    let none = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
-    Ok(padded(Arc::new(none), len))
-}
-
-/// The first `len` bytes of the image: a device may be longer than the disk on it.
-pub(super) fn cut(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
-    if image.disk_len() > len {
-        Arc::new(Resized::new(image, len))
-    } else {
-        image
-    }
-}
 
 /// The one root of all disks of a VM, in the order of the plan.
 pub(super) fn combined(roots: &[(&str, Hash)]) -> Hash {

@@ -15,21 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk_path::{DiskPath, age, exists, remove};
-use super::disk_state::{DiskState, cut, nothing, padded};
+use super::disk_state::DiskState;
 use super::source_disk::{SourceDisk, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
 use crate::hash::Hash;
-use crate::image::{CreateFormat, CreateOptions, Image};
+use crate::image::{CreateFormat, CreateOptions, Resized};
 use crate::manifest::{self, Manifest, TargetManifest};
 use crate::progress::Work;
 use crate::replica::{Changed, Key, Replica};
 use crate::storage::{
     AbsentDirectory, Directory, FileRef, HostDirectory, MemoryStorage, Storage, resolve_to_write,
 };
-use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, for_sampled, sync};
-use crate::units::is_zero;
+use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, sync};
 
 /// Where an encrypted disk is kept, and its key.
 pub(super) struct EncryptedDisk {
@@ -192,25 +191,6 @@ impl EncryptedDisk {
         Error::new(ErrorKind::VerifyFailed, text).at_path(&self.directory)
     }
 
-    /// How many of the blocks that a sample looked at differ from what the replica holds: looked
-    /// at, and different.
-    pub(super) fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
-        let size = held.block_size();
-        let (mut looked, mut differ) = (0, 0);
-        for_sampled(source, size, work, &mut |sampled| {
-            let block = sampled.start / size.bytes();
-            let range = size.range(block, source.disk_len());
-            let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            let mut bytes = vec![0; len];
-            source.read_exact_at(&mut bytes, range.start)?;
-            let now = (!is_zero(&bytes)).then(|| Hash::of(&bytes));
-            looked += 1;
-            differ += u64::from(held.hash(block)? != now);
-            Ok(())
-        })?;
-        Ok((looked, differ))
-    }
-
     /// Makes the disk of before the chain's first link.
     fn take_in(&self, replica: &Replica, disk_len: u64, work: &Work) -> Result<()> {
         let plain = match SourceDisk::at_rest(&self.disk_path, work) {
@@ -221,11 +201,11 @@ impl EncryptedDisk {
         // What a device has beyond the disk does not count.
         let image = plain.local()?.clone();
         let image = match self.disk_path.is_device {
-            true => cut(image, disk_len),
+            true => Resized::at_most(image, disk_len),
             false => image,
         };
         let create = self.create(image.disk_len());
-        let image = padded(image, create.rounded_len()?);
+        let image = Resized::at_least(image, create.rounded_len()?);
         let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.directory, Vec::new()));
         let appended = replica.append(&*image, None, &next, &|| plain.check(), work)?;
         // The disk of before is gone after this.
@@ -253,7 +233,7 @@ impl EncryptedDisk {
             return self.disk_path.sync_directory();
         }
         if self.is_written_out(state)? {
-            self.write(&Source::new(nothing(disk_len)?), work)?;
+            self.write(&Source::new(Resized::zeros(disk_len)?), work)?;
             state.note(EMPTY)?;
         }
         Ok(())

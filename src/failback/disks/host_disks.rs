@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::agent::{AgentRequest, CallbackSource, Wanted};
 use super::disk_path::DiskPath;
-use super::disk_state::{DiskState, padded, unknown};
+use super::disk_state::{DiskState, unknown};
 use super::encrypted_disk::EncryptedDisk;
 use super::measure::Measure;
 use super::source_disk::SourceDisk;
@@ -15,7 +15,7 @@ use crate::failback::machine::{Side, Sides, Token};
 use crate::failback::plan::{Encryption, Plan, Vm};
 use crate::failback::vm::DiskChanges;
 use crate::hash::Hash;
-use crate::image::{Format, Image};
+use crate::image::{Format, Image, Resized};
 use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
@@ -254,7 +254,7 @@ impl HostDisks {
         let disk = SourceDisk::at_rest(&self.disk_path(side, index)?, work)?;
         let len = other.map_or(0, |other| other.disk_len);
         refuse_padding(len, disk.disk_len())?;
-        let image = padded(disk.local()?.clone(), len);
+        let image = Resized::at_least(disk.local()?.clone(), len);
         Ok((disk, image))
     }
 

@@ -6,7 +6,7 @@
 //! sync layer's marker as well. A block device has no name to take away: it is held, and carries
 //! the marker all that time. All of this outlives every process.
 //!
-//! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
+//! Executors of one job are kept apart by its lock: what one has begun ends with its
 //! process, so an older token can only come from this process. At another host the disk agent sees
 //! to that.
 
@@ -23,10 +23,8 @@ pub(in crate::failback) mod one_file;
 mod pass;
 mod prerequisites;
 mod restore;
-mod sampling;
 mod sides;
 mod source_disk;
-mod throughput_probe;
 mod work;
 
 pub use agent::DiskAgent;

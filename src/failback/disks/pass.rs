@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::disk_path::{DiskPath, exists};
-use super::disk_state::{DiskState, cut, padded};
+use super::disk_state::DiskState;
 use super::host_disks::HostDisks;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::DiskCommand;
 use crate::failback::machine::{Amount, Copy, PassReport, Reason, Side};
 use crate::failback::vm::DiskChanges;
-use crate::image::ImageOptions;
+use crate::image::{ImageOptions, Resized};
 use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::storage::{FileRef, TargetOptions};
@@ -205,9 +205,11 @@ impl Pass<'_> {
                 disk = SourceDisk::at_rest(&self.disk_path, self.work)?;
                 let target = disk.local()?;
                 match image {
-                    Some(image) => padded(image.clone(), target.disk_len()),
+                    Some(image) => Resized::at_least(image.clone(), target.disk_len()),
                     // The sync has held what was written, read from the medium, against the source.
-                    None if self.disk_path.is_device => cut(target.clone(), source.disk_len()),
+                    None if self.disk_path.is_device => {
+                        Resized::at_most(target.clone(), source.disk_len())
+                    }
                     None => target.clone(),
                 }
             }

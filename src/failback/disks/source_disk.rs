@@ -6,11 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk_path::DiskPath;
-use super::disk_state::padded;
 use crate::api::open_source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
-use crate::image::{Format, Image, ImageOptions};
+use crate::image::{Format, Image, ImageOptions, Resized};
 use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
@@ -125,7 +124,7 @@ impl SourceDisk {
         let Some(image) = self.image() else {
             return self.ask(|remote| replica.append_remote(remote, disk_len, changed, next, work));
         };
-        let image = padded(image.clone(), disk_len);
+        let image = Resized::at_least(image.clone(), disk_len);
         replica.append(&*image, changed, next, &|| self.check(), work)
     }
 

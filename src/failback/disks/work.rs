@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::agent::{AgentReply, Task};
 use super::disk_path::DiskPath;
-use super::disk_state::{DiskState, combined, cut};
+use super::disk_state::{DiskState, combined};
 use super::host_disks::HostDisks;
 use super::measure::Measure;
 use super::source_disk::{SourceDisk, open_to_write};
@@ -14,6 +14,7 @@ use crate::failback::disk_work::{DiskCommand, Done};
 use crate::failback::machine::{Action, Answer, Problem, Side, Token};
 use crate::failback::vm::{DiskChanges, misdirected};
 use crate::hash::Hash;
+use crate::image::Resized;
 use crate::progress::Work;
 
 impl HostDisks {
@@ -209,7 +210,7 @@ impl HostDisks {
         }
         let disk = SourceDisk::at_rest(disk_path, work)?;
         let len = state.known()?.disk_len();
-        state.found(&*cut(disk.local()?.clone(), len), work)
+        state.found(&*Resized::at_most(disk.local()?.clone(), len), work)
     }
 
     /// The one root of all disks, from that of each.

@@ -11,13 +11,12 @@ use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::history::now_ms;
-use crate::failback::lock::JobLock;
 use crate::failback::machine::{JobMode, JobPhase};
 use crate::failback::plan::Plan;
 use crate::failback::record::{Begun, PlanRecord};
 use crate::journal::Writer;
 use crate::random::random;
-use crate::storage::{Directory, HostDirectory};
+use crate::storage::{Directory, HostDirectory, LockFile};
 
 impl JobDirectory {
     /// Begins a job: its directory and the journal of its plan are durable when this returns. A job
@@ -48,7 +47,7 @@ impl JobDirectory {
         HostDirectory::make(&path.join(MAILBOX))?;
         let directory = HostDirectory::open(&path)?;
         // From before it is there: so it is never found and taken for one that was given up.
-        let lock = JobLock::take(&path.join(LOCK))?;
+        let lock = take(&path)?;
         let id = random()?;
         let mut journal = Writer::create(&directory, OsStr::new(PLAN_JOURNAL), id)?;
         let begun = Begun {
@@ -73,7 +72,7 @@ impl JobDirectory {
     ///
     /// # Errors
     /// `InUse`, saying by whom, and where another job that is not over has one of its disks; `Io`.
-    pub(super) fn lock(&self) -> Result<JobLock> {
+    pub(super) fn lock(&self) -> Result<LockFile> {
         let held = self
             .held
             .lock()
@@ -86,18 +85,24 @@ impl JobDirectory {
         // One that was begun meanwhile may have taken this one for given up.
         let _gate = gate(state_dir)?;
         self.directory()?.refuse_shared()?;
-        let lock = JobLock::take(&self.path.join(LOCK))?;
+        let lock = take(&self.path)?;
         refuse_shared_disks(state_dir, &self.plan, self.path.file_name())?;
         Ok(lock)
     }
 }
 
+/// Holds the job in a directory.
+fn take(path: &Path) -> Result<LockFile> {
+    // Another process may only be looking.
+    LockFile::take(&path.join(LOCK), PATIENCE, "another process runs this job")
+}
+
 /// Held while a job is begun or taken up: what is found of the others stays so.
-fn gate(state_dir: &Path) -> Result<JobLock> {
+fn gate(state_dir: &Path) -> Result<LockFile> {
     // What others may write here would be trusted.
     HostDirectory::open(state_dir)?.refuse_shared()?;
     let meaning = "another process begins a job or takes one up";
-    JobLock::take_within(&state_dir.join(GATE), GATE_PATIENCE, meaning)
+    LockFile::take(&state_dir.join(GATE), GATE_PATIENCE, meaning)
 }
 
 /// Two jobs must not have one disk, nor one replica: what an earlier one began is committed, or
@@ -204,6 +209,7 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
 
 /// In the directory of all jobs; no job has a name like that.
 const GATE: &str = ".begin.lock";
+const PATIENCE: Duration = Duration::from_millis(500);
 const GATE_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

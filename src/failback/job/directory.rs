@@ -9,12 +9,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::directory_mailbox;
 use crate::failback::history::AcceptedRequest;
-use crate::failback::lock::JobLock;
 use crate::failback::machine::{GroupAsked, JobMode, JobPhase, Request, State};
 use crate::failback::plan::Plan;
 use crate::failback::record::{Begun, JobRecord, PlanRecord, Record, StepRecord};
 use crate::journal::{Reader, Writer};
-use crate::storage::{Access, Directory, HostDirectory};
+use crate::storage::{Access, Directory, HostDirectory, LockFile};
 
 /// Where jobs are kept by default.
 pub const STATE_DIR: &str = "/var/lib/diskdelta/failback";
@@ -28,7 +27,7 @@ pub struct JobDirectory {
     /// Tells the job apart from others of its name.
     pub(super) id: [u8; 16],
     /// The lock of a job that was just begun, until its runner takes it.
-    pub(super) held: Arc<Mutex<Option<JobLock>>>,
+    pub(super) held: Arc<Mutex<Option<LockFile>>>,
 }
 
 impl JobDirectory {
@@ -178,7 +177,7 @@ impl JobDirectory {
     /// # Errors
     /// `Io`.
     pub fn run_by(&self) -> Result<Option<String>> {
-        JobLock::holder(&self.path.join(LOCK))
+        LockFile::holder(&self.path.join(LOCK))
     }
 
     pub(super) fn mailbox(&self) -> Result<Arc<dyn Directory>> {

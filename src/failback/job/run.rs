@@ -16,7 +16,6 @@ use crate::failback::directory_mailbox::DirectoryMailbox;
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::history::{AcceptedRequest, now_ms};
-use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, Event as MachineEvent, GroupAsked, JobMode, JobPhase, Request, Side, Signal,
     Spec, State, signals,
@@ -25,7 +24,7 @@ use crate::failback::plan::{Plan, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
 use crate::journal::Writer;
 use crate::progress::{CancelToken, Work};
-use crate::storage::Directory;
+use crate::storage::{Directory, LockFile};
 
 /// Runs a job; there is one at a time.
 pub struct JobRunner {
@@ -35,7 +34,7 @@ pub struct JobRunner {
     members: Vec<RunningVm>,
     leave: CancelToken,
     hooks: Hooks,
-    _lock: JobLock,
+    _lock: LockFile,
 }
 
 opaque!(JobRunner);

@@ -1,11 +1,9 @@
 //! What a sync would do, found without writing anything.
 
-use std::sync::Arc;
 
 use super::differences::differences;
 use crate::error::Result;
-use crate::image::{Image, Raw, Resized};
-use crate::storage::MemoryStorage;
+use crate::image::{Image, Resized};
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::options::Mode;
 use crate::sync::report::{Outcome, SyncReport};
@@ -15,10 +13,9 @@ use crate::sync::report::{Outcome, SyncReport};
 /// # Errors
 /// Those of [`differences`].
 pub(in crate::sync) fn would_create(context: &SyncContext<'_>) -> Result<SyncReport> {
-    let empty = Raw::open(Arc::new(MemoryStorage::default()))?;
-    let blank = Resized::new(Arc::new(empty), context.source.disk_len());
+    let blank = Resized::zeros(context.source.disk_len())?;
     let reason = "the target is not there".to_owned();
-    let mut report = would_change(context, &blank, Mode::Full, reason)?;
+    let mut report = would_change(context, &*blank, Mode::Full, reason)?;
     report.outcome = Outcome::DryRun;
     report.written_bytes = report.changed_bytes;
     Ok(report)

@@ -121,7 +121,7 @@ pub fn sample(
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`; those of `visit`.
-pub(crate) fn for_sampled(
+pub(in crate::sync) fn for_sampled(
     source: &dyn Image,
     block: BlockSize,
     work: &Work,

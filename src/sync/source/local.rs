@@ -27,10 +27,7 @@ pub(in crate::sync) struct LocalSource(pub Arc<dyn Image>);
 impl LocalSource {
     /// The image with zeros behind it, `disk_len` bytes long.
     fn padded(&self, disk_len: u64) -> Arc<dyn Image> {
-        match self.0.disk_len() < disk_len {
-            true => Arc::new(Resized::new(self.0.clone(), disk_len)),
-            false => self.0.clone(),
-        }
+        Resized::at_least(self.0.clone(), disk_len)
     }
 }
 

@@ -103,3 +103,11 @@ fn ways_back_are_numbered_in_order() {
     let numbers: Vec<_> = disk_path.undos().unwrap().iter().map(|it| it.0).collect();
     assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
 }
+
+#[test]
+fn nothing_is_written_to_a_device_to_see_how_fast_it_is() {
+    let disk_path = DiskPath::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
+    let work = crate::progress::Work::with_threads(1).unwrap();
+    let throughput = crate::sync::Throughput::at(disk_path.medium(), 0.5, &work).unwrap();
+    assert_eq!((throughput.write, throughput.back), (0.5, 0.5));
+}

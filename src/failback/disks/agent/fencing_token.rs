@@ -13,10 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
 use crate::storage::small_file;
-use crate::storage::{Directory, HostDirectory};
+use crate::storage::{Directory, HostDirectory, LockFile};
 
 /// What an agent has of one VM of a job.
 pub(super) struct FencingToken {
@@ -28,7 +27,7 @@ pub(super) struct FencingToken {
 pub(super) struct Admitted<'a> {
     fencing_token: &'a FencingToken,
     seen: Seen,
-    _lock: JobLock,
+    _lock: LockFile,
 }
 
 /// What was seen of a VM's jobs.
@@ -68,7 +67,7 @@ impl FencingToken {
         let seen = self.note(Some(token))?;
         let begun = Instant::now();
         let lock = loop {
-            match JobLock::take(&self.directory.path().join("lock")) {
+            match self.lock("lock") {
                 Err(error) if error.kind() == ErrorKind::InUse => {
                     if is_over() {
                         return Err(Error::new(ErrorKind::Cancelled, "the other end has gone"));
@@ -100,12 +99,17 @@ impl FencingToken {
         self.note(None).map(drop)
     }
 
+    fn lock(&self, name: &str) -> Result<LockFile> {
+        let path = self.directory.path().join(name);
+        LockFile::take(&path, LOCK_PATIENCE, "another process runs this job")
+    }
+
     /// Takes note of a job, and of a token, durably.
     fn note(&self, token: Option<Token>) -> Result<Seen> {
         self.directory.subdirectory(OsStr::new(&self.instance))?;
         // Held for as long as it takes to write a line; not `InUse`: it is worth trying again.
         let busy = |error: Error| Error::new(ErrorKind::Io, error.to_string());
-        let _gate = JobLock::take(&self.directory.path().join("gate")).map_err(busy)?;
+        let _gate = self.lock("gate").map_err(busy)?;
         let before = self.seen()?;
         let mut seen = before.clone();
         if seen.instance != self.instance {
@@ -180,6 +184,7 @@ impl Admitted<'_> {
 
 /// Longer than what a disk agent that stops needs as a rule; what it has begun to apply it applies.
 const PATIENCE: Duration = Duration::from_secs(20);
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const TOKEN: &str = "token";
 const PAST_MOST: usize = 1000;
 const SEEN_BYTES: u64 = 1 << 20;

@@ -13,5 +13,7 @@ mod known_files;
 pub(in crate::storage) mod length;
 pub(in crate::storage) mod open;
 mod stamp;
+#[cfg(feature = "failback")]
+pub(in crate::storage) mod watch;
 
 pub(in crate::storage) use stamp::boot_id;

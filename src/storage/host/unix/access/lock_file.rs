@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -53,11 +54,35 @@ impl LockFile {
         Err(Error::new(ErrorKind::InUse, "the lock is replaced again and again").at_path(path))
     }
 
+    /// Takes the lock, and says which process has it; waits for at most `patience` for another one.
+    /// `meaning` says what it is that another holds.
+    ///
+    /// # Errors
+    /// `InUse`, saying by whom; as [`try_take`](Self::try_take).
+    pub(crate) fn take(path: &Path, patience: Duration, meaning: &str) -> Result<Self> {
+        let begin = Instant::now();
+        let taken = loop {
+            match Self::try_take(path)? {
+                Some(taken) => break taken,
+                None if begin.elapsed() < patience => std::thread::sleep(NAP),
+                None => {
+                    let holder = Self::holder(path)?.unwrap_or_default();
+                    let text = format!("{meaning}: {holder}");
+                    return Err(Error::new(ErrorKind::InUse, text)
+                        .at_path(path)
+                        .advise("wait for it, or end it"));
+                }
+            }
+        };
+        taken.describe(&format!("process {}\n", std::process::id()))?;
+        Ok(taken)
+    }
+
     /// Writes down who holds the lock, for people.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub(crate) fn describe(&self, holder: &str) -> Result<()> {
+    fn describe(&self, holder: &str) -> Result<()> {
         let written = self.file.set_len(0);
         let written = written.and_then(|()| self.file.write_all_at(holder.as_bytes(), 0));
         written.map_err(|e| failed("write lock", e, &self.path))
@@ -161,6 +186,7 @@ fn failed(operation: &'static str, cause: std::io::Error, path: &Path) -> Error 
 }
 
 const TRIES: usize = 8;
+const NAP: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
@@ -211,6 +237,22 @@ mod tests {
         let directory = split(&path).unwrap().0;
         assert!(!has_name(&first.file, &directory, &"lock".into(), &path).unwrap());
         assert!(has_name(&second.file, &directory, &"lock".into(), &path).unwrap());
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_at_a_time_and_says_who_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shop.lock");
+        let take = || LockFile::take(&path, NAP, "another process runs this job");
+        let held = take().unwrap();
+        let error = take().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        let holder = format!("process {}", std::process::id());
+        assert!(error.to_string().contains(&holder), "{error}");
+        assert_eq!(LockFile::holder(&path).unwrap(), Some(holder));
+        drop(held);
+        assert_eq!(LockFile::holder(&path).unwrap(), None);
+        assert!(take().is_ok());
     }
 
     /// As a program that is being started has it.

@@ -29,5 +29,5 @@ impl Bell {
 }
 
 #[cfg(test)]
-#[path = "../../tests/inside/failback/bell.rs"]
+#[path = "../tests/inside/bell.rs"]
 mod tests;

@@ -9,10 +9,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::bell::Bell;
+use crate::bell::Bell;
 
 /// Watches a directory until it is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
@@ -21,7 +21,7 @@ impl Watch {
     /// Rings `bell` whenever a file is renamed to a name in `directory`; `None` where this cannot
     /// be watched (a directory in memory, the system's limit on watches), and is to be looked at
     /// now and then. Changes that other hosts make to a network directory may be missed.
-    pub(super) fn of(directory: &Path, bell: &Bell) -> Option<Self> {
+    pub(crate) fn of(directory: &Path, bell: &Bell) -> Option<Self> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let what = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         inotify::add_watch(&events, directory, what).ok()?;
@@ -69,5 +69,5 @@ fn watch(events: &OwnedFd, stopped: &OwnedFd, bell: &Bell) {
 }
 
 #[cfg(test)]
-#[path = "../../tests/inside/failback/watch.rs"]
+#[path = "../../../../tests/inside/storage/watch.rs"]
 mod tests;

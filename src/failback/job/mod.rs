@@ -22,6 +22,7 @@ mod meter;
 mod preview;
 mod requests;
 mod run;
+mod running_vm;
 mod status;
 mod trial;
 mod vm_mailbox;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::begin::refuse_conflicts;
 use super::controllers::{as_planned, controllers};
-use super::run::spec;
+use super::running_vm::spec;
 use crate::error::Result;
 use crate::failback::disks::crowded;
 use crate::failback::disks::one_file::refuse_one_file;

@@ -1,7 +1,7 @@
 //! Between the process that runs a job and the executor of each of its VMs.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::meter::Meter;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,22 +12,32 @@ use crate::progress::CancelToken;
 /// The runner's end.
 pub(super) struct VmHandle {
     messages: Sender<Message>,
-    state: Arc<Mutex<State>>,
-    /// Wakes the executor.
-    bell: Bell,
+    shared: Arc<Shared>,
 }
 
 /// The executor's end.
 pub(super) struct VmMailbox {
     messages: Receiver<Message>,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
     group: Option<Event>,
     leave: CancelToken,
-    bell: Bell,
     /// Wakes the runner.
     noted: Bell,
     /// Begins anew with each command.
     meter: Arc<Meter>,
+}
+
+/// What both ends see.
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the executor.
+    bell: Bell,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 enum Message {
@@ -39,26 +49,23 @@ enum Message {
 /// [woken](VmHandle::wake). `noted` is rung when the state changes.
 pub(super) fn vm_mailbox(
     state: State,
-    leave: CancelToken,
-    noted: Bell,
+    (leave, noted): (CancelToken, Bell),
     meter: Arc<Meter>,
 ) -> (VmHandle, VmMailbox) {
-    let bell = Bell::new();
-    let (ask, asked) = channel();
-    let state = Arc::new(Mutex::new(state));
-    let mailbox = VmMailbox {
-        messages: asked,
-        state: state.clone(),
-        group: None,
-        leave,
-        bell: bell.clone(),
-        noted,
-        meter,
-    };
+    let (ask, messages) = channel();
+    let (state, bell) = (Mutex::new(state), Bell::new());
+    let shared = Arc::new(Shared { state, bell });
     let handle = VmHandle {
         messages: ask,
-        state,
-        bell,
+        shared: shared.clone(),
+    };
+    let mailbox = VmMailbox {
+        messages,
+        shared,
+        group: None,
+        leave,
+        noted,
+        meter,
     };
     (handle, mailbox)
 }
@@ -66,7 +73,7 @@ pub(super) fn vm_mailbox(
 impl VmHandle {
     /// Where the VM's job stands.
     pub(super) fn state(&self) -> State {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.state()
     }
 
     /// Asks for something and waits until it is written down, or refused.
@@ -97,7 +104,7 @@ impl VmHandle {
 
     /// Has the executor look at once.
     pub(super) fn wake(&self) {
-        self.bell.ring();
+        self.shared.bell.ring();
     }
 }
 
@@ -114,7 +121,7 @@ impl Mailbox for VmMailbox {
     }
 
     fn bell(&self) -> Option<Bell> {
-        Some(self.bell.clone())
+        Some(self.shared.bell.clone())
     }
 
     fn leave(&self) -> bool {
@@ -126,7 +133,7 @@ impl Mailbox for VmMailbox {
     }
 
     fn note(&mut self, state: &State) {
-        let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.shared.state();
         if *known != *state {
             if known.pending != state.pending {
                 self.meter.reset();

@@ -1,6 +1,5 @@
 //! What a sync would do, found without writing anything.
 
-
 use super::differences::differences;
 use crate::error::Result;
 use crate::image::{Image, Resized};

@@ -96,7 +96,7 @@ fn jobs_that_begin_at_once_never_get_one_epoch() {
         let threads: Vec<_> = threads.collect();
         threads.into_iter().map(|it| it.join().unwrap()).collect()
     });
-    let mut epochs: Vec<_> = begun.iter().map(|job| job.after_epoch).collect();
+    let mut epochs: Vec<_> = begun.iter().map(|job| job.begun.after_epoch).collect();
     epochs.sort_unstable();
     epochs.dedup();
     assert_eq!(epochs.len(), 8);

@@ -114,6 +114,8 @@ pub mod error;
 mod error;
 #[cfg(feature = "failback")]
 pub mod failback;
+#[cfg(feature = "failback")]
+mod fencing;
 mod hash;
 #[cfg(feature = "testing")]
 pub mod image;
@@ -177,6 +179,8 @@ mod token_bucket;
 pub mod units;
 #[cfg(not(feature = "testing"))]
 mod units;
+#[cfg(feature = "failback")]
+mod vm;
 
 /// Syncs with another host, over SSH, TLS, or a transport of the caller's own.
 ///

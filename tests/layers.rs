@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("units", "error"),
     ("progress", "error token_bucket"),
     ("program", "error progress"),
+    ("vm", "error location progress"),
     (
         "storage",
         "path_bytes page_list program advice error location random bell setters progress",
@@ -38,7 +39,8 @@ const LAYERS: &[(&str, &str)] = &[
         "image",
         "advice error location random limits units progress storage",
     ),
-    ("qemu", "error location progress image"),
+    ("qemu", "error location progress program vm storage image"),
+    ("fencing", "error vm storage"),
     (
         "manifest",
         "error hash random limits units progress storage image",
@@ -73,7 +75,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random named bell setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random named bell fencing vm setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),
@@ -98,7 +100,7 @@ const LONG: &[&str] = &["src/replica/chain.rs"];
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 12_225;
+const FAILBACK_LINES: usize = 11_202;
 
 #[test]
 fn folders_import_only_those_below() {

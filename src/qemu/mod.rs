@@ -2,8 +2,11 @@
 
 mod files;
 mod monitor;
+mod power;
 pub mod qmp;
 pub(crate) mod snapshot;
+mod tracking;
+mod vm;
+mod vm_directory;
 
-pub(crate) use files::{QemuFiles, remove};
-pub(crate) use monitor::{Monitor, Node, Power};
+pub(crate) use vm::{Launch, QemuVm};

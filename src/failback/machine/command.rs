@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind};
 use crate::hash::Hash;
 use crate::named::named;
+pub use crate::vm::{Checkpoint, Token, VmSeen};
 
 named! {
     /// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
@@ -66,50 +66,6 @@ impl<T> Sides<T> {
         }
     }
 }
-
-/// Numbers the commands of a job, over all executors that ever ran it.
-///
-/// A resource keeps the newest token it has seen and refuses every older one, so that a late
-/// command of a dead executor, or one that a later command replaced, has no effect.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Token {
-    /// Which executor; each takeover counts one up.
-    pub epoch: u64,
-    /// Which command of that executor.
-    pub sequence: u64,
-}
-
-impl Token {
-    /// Takes note of a command, where this is the newest token that was seen: whether it is new.
-    ///
-    /// # Errors
-    /// `InUse` for one that comes too late.
-    pub fn admit(&mut self, token: Token) -> Result<bool, Error> {
-        if token < *self {
-            return Err(token.too_late(*self));
-        }
-        Ok(std::mem::replace(self, token) < token)
-    }
-
-    /// The error for a command that came after the `newest` one.
-    pub(in crate::failback) fn too_late(self, newest: Token) -> Error {
-        let text = format!("command {self} comes too late: {newest} was seen already");
-        Error::new(ErrorKind::InUse, text).advise("another executor has taken the job over")
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.epoch, self.sequence)
-    }
-}
-
-/// A moment from which a VM's writes are tracked, named by the token of the command that armed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Checkpoint(pub Token);
 
 /// What a command is sent to; each keeps its own newest token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -290,17 +246,6 @@ pub enum Reason {
     VerifyFailed,
     /// The disk no longer holds what it held when its VM was switched off.
     BaselineDiffers,
-}
-
-/// What a VM is seen to be, after a command took effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct VmSeen {
-    /// It is there.
-    pub exists: bool,
-    /// It runs.
-    pub running: bool,
-    /// It cannot be started.
-    pub fenced: bool,
 }
 
 /// What one copy moved, and how long it took.

@@ -65,10 +65,11 @@ impl CommandController {
             (None, Some(argv)) => [&argv[..], &[verb.to_owned()]].concat(),
             (None, None) => Vec::new(),
         };
-        Ok(self
-            .facts
-            .program(argv, token)?
-            .with_env("DISKDELTA_VERB", verb))
+        let program = Program::new(argv)?
+            .with_env("DISKDELTA_VERB", verb)
+            .with_env("DISKDELTA_TOKEN", token.to_string());
+        let facts = self.facts.environment().into_iter();
+        Ok(facts.fold(program, |it, (name, value)| it.with_env(name, value)))
     }
 }
 

@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-use crate::error::Result;
-use crate::failback::machine::{Side, Token};
-use crate::program::Program;
+use crate::failback::machine::Side;
 
 /// What a program gets of the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,17 +26,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// A program that has these facts in its environment.
-    ///
-    /// # Errors
-    /// `InvalidInput` without a program.
-    pub(super) fn program(&self, argv: Vec<String>, token: Token) -> Result<Program> {
-        Ok(Program::new(argv)?
-            .with_env("DISKDELTA_TOKEN", token.to_string())
-            .with_env("DISKDELTA_JOB", &self.job)
-            .with_env("DISKDELTA_VM", &self.vm)
-            .with_env("DISKDELTA_SIDE", self.side.to_string())
-            .with_env("DISKDELTA_SITE", &self.site)
-            .with_env("DISKDELTA_HOST", &self.host))
+    /// These facts as the environment of a program.
+    pub(super) fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("DISKDELTA_JOB", self.job.clone()),
+            ("DISKDELTA_VM", self.vm.clone()),
+            ("DISKDELTA_SIDE", self.side.to_string()),
+            ("DISKDELTA_SITE", self.site.clone()),
+            ("DISKDELTA_HOST", self.host.clone()),
+        ]
     }
 }

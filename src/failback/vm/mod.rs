@@ -10,8 +10,6 @@ mod no_controller;
 #[cfg(feature = "qemu")]
 pub mod qemu;
 
-use std::ops::Range;
-
 pub use commands::CommandController;
 pub use contract::try_controller;
 pub(super) use contract::try_program;
@@ -20,10 +18,9 @@ pub(super) use no_controller::NoController;
 #[cfg(feature = "qemu")]
 pub use qemu::QemuController;
 
-use super::machine::{Action, Checkpoint, Token, VmSeen};
+use super::machine::{Action, Checkpoint, VmSeen};
 use crate::error::{Error, ErrorKind, Result};
-use crate::location::Location;
-use crate::progress::CancelToken;
+pub use crate::vm::{Call, Changes, DiskChanges};
 
 /// Controls one VM of one site.
 ///
@@ -51,38 +48,6 @@ pub trait VmController: Send + Sync {
         since: Option<Checkpoint>,
         from_snapshot: bool,
     ) -> Result<Changes>;
-}
-
-/// What every command to a VM carries.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    /// The command's number.
-    pub token: Token,
-    /// Ends it early.
-    pub cancel: &'a CancelToken,
-}
-
-/// What was written to a VM's disks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Changes {
-    /// Disk by disk.
-    Tracked(Vec<DiskChanges>),
-    /// The record has a gap: the checkpoint is unknown, or was lost in a crash.
-    TrackingLost,
-    /// The snapshot is gone.
-    SnapshotLost,
-}
-
-/// Where a disk can be read, and what was written to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskChanges {
-    /// Which disk.
-    pub identity: String,
-    /// Where to read it.
-    pub address: Location,
-    /// The bytes that may have changed; `None` where no checkpoint was asked for.
-    pub changed: Option<Vec<Range<u64>>>,
 }
 
 /// What a controller's program is asked, as plans and programs name it: an action for VMs, or

@@ -14,6 +14,7 @@ use crate::failback::disks::findings::Prerequisite;
 use crate::failback::disks::measure::Measure;
 use crate::failback::machine::{Action, Side, Token};
 use crate::failback::plan::is_name;
+use crate::fencing::is_instance;
 use crate::image::Format;
 use crate::location::is_plain;
 use crate::progress::Phase;
@@ -236,11 +237,6 @@ impl AgentReply {
         }
         Ok(reply)
     }
-}
-
-/// Whether it is 16 bytes in lower-case hex.
-pub(super) fn is_instance(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|it| b"0123456789abcdef".contains(&it))
 }
 
 fn is_text(text: &str) -> bool {

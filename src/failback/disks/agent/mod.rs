@@ -8,11 +8,10 @@
 //!
 //! The agent trusts its request only as far as it goes: it touches the disks that this names.
 //! What keeps executors apart is kept by the agent itself, where no client writes, see
-//! [`state_dir`] and [`fencing_token`].
+//! [`state_dir`] and [`fencing`](crate::fencing).
 
 pub(in crate::failback::disks::agent) mod callback_source;
 pub(in crate::failback::disks::agent) mod client;
-pub(in crate::failback::disks::agent) mod fencing_token;
 pub(in crate::failback::disks::agent) mod messages;
 mod ranges;
 pub(in crate::failback::disks::agent) mod server;

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::callback_source::{CallbackSource, Told};
-use super::fencing_token::FencingToken;
 use super::messages::{AgentReply, AgentRequest, DiskRead, Task};
 use super::ranges;
 use super::state_dir::StateDir;
 use crate::error::{ErrorKind, Result};
 use crate::failback::disks::host_disks::HostDisks;
 use crate::failback::vm::DiskChanges;
+use crate::fencing::FencingToken;
 use crate::progress::{CancelToken, Work};
 use crate::remote::{
     DiskService, LineWatch, Message, OwnDirectories, Sandbox, ServeOptions, Served, Session, refuse,

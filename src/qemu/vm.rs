@@ -8,59 +8,70 @@
 //! kept, the VM is fenced, and only then QEMU ends. From there on its disks are plain files. When
 //! the VM is let go again, new bitmaps are there before the fence falls.
 
-mod directory;
-mod power;
-mod tracking;
-
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Call, Changes, DiskChanges, Facts, VmController, misdirected};
+use super::files::remove;
+use super::monitor::{Monitor, Node, Power};
+use super::snapshot::{self, BITMAP, GRANULARITY, frozen};
+use super::tracking::{Record, Tracking, bitmap, named};
+use super::vm_directory::{Admitted, VmDirectory};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Action, Checkpoint, VmSeen};
 use crate::image::nbd::{NbdExport, Ranges};
 use crate::location::Location;
-use crate::qemu::snapshot::{self, BITMAP, GRANULARITY, frozen};
-use crate::qemu::{Monitor, Node, Power};
-use directory::VmDirectory;
-use tracking::{Record, Tracking, bitmap, named};
+use crate::vm::{Call, Changes, Checkpoint, DiskChanges, VmSeen};
 
-pub use crate::qemu::qmp;
+/// How a VM's QEMU is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    /// Program and arguments.
+    pub program: Vec<String>,
+    /// What it gets in its environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// The networks of the VM, for its environment, where this is no test.
+    pub networks: String,
+    /// The disks of a test, for its environment: where the VM knows each, and where it is.
+    pub test_disks: String,
+}
 
 /// A VM under QEMU.
 #[derive(Debug, Clone)]
-pub struct QemuController {
-    facts: Facts,
+pub(crate) struct QemuVm {
     /// Identity and file of each disk.
-    disks: Vec<(String, PathBuf)>,
-    directory: VmDirectory,
-    start: Vec<String>,
-    time_limit: Duration,
+    pub(super) disks: Vec<(String, PathBuf)>,
+    pub(super) directory: VmDirectory,
+    pub(super) launch: Launch,
+    pub(super) time_limit: Duration,
 }
 
-impl QemuController {
-    /// A VM whose directory lies in `directory`; `start` is the program that starts its QEMU.
-    ///
-    /// The program gets the VM's facts as the operator's other programs do, and the monitor's
-    /// socket in `DISKDELTA_QMP`. It must start QEMU with `-S`, so that the guest does not run yet,
-    /// and end. `time_limit` bounds it, and a guest's shutdown.
-    pub fn new(facts: Facts, directory: &Path, start: Vec<String>, time_limit: Duration) -> Self {
-        let disks = facts.disks.iter().map(|(identity, path)| {
-            let path = PathBuf::from(path);
-            (identity.clone(), path)
-        });
-        QemuController {
-            disks: disks.collect(),
-            directory: VmDirectory::new(directory.join(&facts.vm)),
-            facts,
-            start,
+impl QemuVm {
+    /// A VM whose directory is this.
+    pub(crate) fn new(
+        directory: PathBuf,
+        disks: Vec<(String, PathBuf)>,
+        launch: Launch,
+        time_limit: Duration,
+    ) -> Self {
+        QemuVm {
+            disks,
+            directory: VmDirectory::new(directory),
+            launch,
             time_limit,
         }
     }
 
-    fn connect<'a>(&self, call: &Call<'a>) -> Result<Option<Monitor<'a>>> {
+    /// Lets a command in that does not come too late, and keeps others out until it is done.
+    ///
+    /// # Errors
+    /// `InUse` for an older token than the newest, and while another command is carried out;
+    /// `Malformed`, `Untrusted`, `Io` for what is kept of the VM.
+    pub(crate) fn admit(&self, call: &Call<'_>) -> Result<Admitted> {
+        self.directory.admit(call)
+    }
+
+    pub(super) fn connect<'a>(&self, call: &Call<'a>) -> Result<Option<Monitor<'a>>> {
         Monitor::connect(
             &self.directory.files.monitor(),
             self.time_limit,
@@ -68,7 +79,8 @@ impl QemuController {
         )
     }
 
-    fn seen(&self, call: &Call<'_>) -> Result<VmSeen> {
+    /// What it is now.
+    pub(crate) fn seen(&self, call: &Call<'_>) -> Result<VmSeen> {
         let running = match self.connect(call)? {
             Some(mut monitor) => monitor.power()? == Power::On,
             None => false,
@@ -81,7 +93,7 @@ impl QemuController {
     }
 
     /// Adds what bitmaps are missing, all in one moment.
-    fn add_bitmaps(
+    pub(super) fn add_bitmaps(
         &self,
         monitor: &mut Monitor<'_>,
         nodes: &[Node],
@@ -98,7 +110,11 @@ impl QemuController {
     }
 
     /// Where the disks' own files are, and what was written to them up to the shutdown.
-    fn changes_at_rest(&self, call: &Call<'_>, since: Option<Checkpoint>) -> Result<Changes> {
+    pub(crate) fn changes_at_rest(
+        &self,
+        call: &Call<'_>,
+        since: Option<Checkpoint>,
+    ) -> Result<Changes> {
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 let text = "the VM runs, and should be off";
@@ -124,7 +140,12 @@ impl QemuController {
         Ok(Changes::Tracked(disks.collect::<Result<_>>()?))
     }
 
-    fn changes_in_snapshot(&self, call: &Call<'_>, since: Option<Checkpoint>) -> Result<Changes> {
+    /// Where the snapshot's disks are read, and what was written to them up to it.
+    pub(crate) fn changes_in_snapshot(
+        &self,
+        call: &Call<'_>,
+        since: Option<Checkpoint>,
+    ) -> Result<Changes> {
         let Some(mut monitor) = self.connect(call)? else {
             return Ok(Changes::SnapshotLost);
         };
@@ -170,8 +191,32 @@ impl QemuController {
     }
 }
 
-impl QemuController {
-    fn start(&self, call: &Call<'_>) -> Result<()> {
+impl QemuVm {
+    /// Makes it exist.
+    pub(crate) fn create(&self) -> Result<()> {
+        self.directory.create()
+    }
+
+    /// From now on it cannot be started.
+    pub(crate) fn fence(&self, call: &Call<'_>) -> Result<()> {
+        if let Some(mut monitor) = self.connect(call)?
+            && monitor.power()? != Power::On
+        {
+            self.close(monitor, call)?;
+        }
+        self.directory.fence()
+    }
+
+    /// It may be started again.
+    pub(crate) fn unfence(&self, call: &Call<'_>) -> Result<()> {
+        if self.directory.is_fenced()? {
+            self.open_again(call)?;
+        }
+        self.directory.unfence()
+    }
+
+    /// Lets the guest run.
+    pub(crate) fn start(&self, call: &Call<'_>) -> Result<()> {
         if self.directory.is_fenced()? || !self.directory.exists()? {
             return Ok(());
         }
@@ -191,7 +236,8 @@ impl QemuController {
         Ok(())
     }
 
-    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<()> {
+    /// Takes it out of service.
+    pub(crate) fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<()> {
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 let text = "the VM runs, and cannot be retired";
@@ -207,13 +253,14 @@ impl QemuController {
         if discard_disks {
             let files = self.disks.iter().filter(|(_, path)| path.is_file());
             for (_, path) in files {
-                crate::qemu::remove(path)?;
+                remove(path)?;
             }
         }
         Ok(())
     }
 
-    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<()> {
+    /// Tracks writes from now on; `keep` stays answerable.
+    pub(crate) fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<()> {
         let mut tracking = self.directory.tracking()?;
         tracking.retain(keep, call.token);
         let fenced = self.directory.is_fenced()?;
@@ -248,7 +295,8 @@ impl QemuController {
         Ok(())
     }
 
-    fn snapshot(&self, call: &Call<'_>) -> Result<()> {
+    /// Holds one moment of all its disks.
+    pub(crate) fn snapshot(&self, call: &Call<'_>) -> Result<()> {
         let mut monitor = match self.live_monitor(call)? {
             Some((monitor, _)) => monitor,
             // It is off. Its QEMU exports its disks none the less.
@@ -264,7 +312,8 @@ impl QemuController {
         Ok(())
     }
 
-    fn release(&self, call: &Call<'_>) -> Result<()> {
+    /// Lets the snapshot go.
+    pub(crate) fn release(&self, call: &Call<'_>) -> Result<()> {
         match self.connect(call)? {
             Some(mut monitor) => {
                 let nodes = monitor.nodes(&self.disks)?;
@@ -275,7 +324,8 @@ impl QemuController {
         Ok(())
     }
 
-    fn shut_down(&self, call: &Call<'_>) -> Result<()> {
+    /// Shuts the guest down, and ends its QEMU.
+    pub(crate) fn shut_down(&self, call: &Call<'_>) -> Result<()> {
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 self.power_down(&mut monitor)?;
@@ -286,55 +336,8 @@ impl QemuController {
     }
 }
 
-impl VmController for QemuController {
-    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        match action {
-            Action::Inspect => {}
-            Action::Create => self.directory.create()?,
-            Action::Fence => {
-                if let Some(mut monitor) = self.connect(call)?
-                    && monitor.power()? != Power::On
-                {
-                    self.close(monitor, call)?;
-                }
-                self.directory.fence()?;
-            }
-            Action::Unfence => {
-                if self.directory.is_fenced()? {
-                    self.open_again(call)?;
-                }
-                self.directory.unfence()?;
-            }
-            Action::Start => self.start(call)?,
-            Action::ShutDown => self.shut_down(call)?,
-            Action::Retire { discard_disks } => self.retire(call, discard_disks)?,
-            Action::ArmTracking { keep } => self.arm_tracking(call, keep)?,
-            Action::Snapshot => self.snapshot(call)?,
-            Action::Release => self.release(call)?,
-            Action::StartTest => self.start_test(call)?,
-            Action::StopTest => self.stop_test(call)?,
-            other => return Err(misdirected(other)),
-        }
-        self.seen(call)
-    }
-
-    fn changes_since(
-        &self,
-        call: &Call<'_>,
-        since: Option<Checkpoint>,
-        from_snapshot: bool,
-    ) -> Result<Changes> {
-        let _admitted = self.directory.admit(call)?;
-        match from_snapshot {
-            true => self.changes_in_snapshot(call, since),
-            false => self.changes_at_rest(call, since),
-        }
-    }
-}
-
 /// Whether each disk has a bitmap of this name.
-fn have(nodes: &[Node], name: &str) -> bool {
+pub(super) fn have(nodes: &[Node], name: &str) -> bool {
     nodes.iter().all(|node| node.bitmaps.contains(name))
 }
 

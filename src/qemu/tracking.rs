@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failback::machine::{Checkpoint, Token};
+use super::snapshot::BITMAP;
 use crate::image::nbd::Ranges;
-use crate::qemu::snapshot::BITMAP;
+use crate::vm::{Checkpoint, Token};
 
 /// All checkpoints of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,20 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::Token;
 use crate::storage::small_file;
 use crate::storage::{Directory, HostDirectory, LockFile};
+use crate::vm::Token;
 
 /// What an agent has of one VM of a job.
-pub(super) struct FencingToken {
+pub(crate) struct FencingToken {
     directory: HostDirectory,
     instance: String,
 }
 
 /// Leave to go on, until a newer command comes.
-pub(super) struct Admitted<'a> {
+pub(crate) struct Admitted<'a> {
     fencing_token: &'a FencingToken,
     seen: Seen,
     _lock: LockFile,
@@ -44,7 +43,7 @@ struct Seen {
 impl FencingToken {
     /// The fencing token of a VM, for the job of this id, 32 hexadecimal digits; `directory` is the
     /// VM's own.
-    pub(super) fn new(directory: HostDirectory, instance: &str) -> Self {
+    pub(crate) fn new(directory: HostDirectory, instance: &str) -> Self {
         FencingToken {
             directory,
             instance: instance.to_owned(),
@@ -53,7 +52,7 @@ impl FencingToken {
 
     /// Where this job keeps what it knows of the disks. What an earlier one of the name knew does
     /// not count.
-    pub(super) fn disk_states(&self) -> PathBuf {
+    pub(crate) fn disk_states(&self) -> PathBuf {
         self.directory.path().join(&self.instance)
     }
 
@@ -63,7 +62,7 @@ impl FencingToken {
     /// # Errors
     /// `InUse` for a token that comes too late; `Io` where what runs does not end in time;
     /// `Cancelled`.
-    pub(super) fn admit(&self, token: Token, is_over: &dyn Fn() -> bool) -> Result<Admitted<'_>> {
+    pub(crate) fn admit(&self, token: Token, is_over: &dyn Fn() -> bool) -> Result<Admitted<'_>> {
         let seen = self.note(Some(token))?;
         let begun = Instant::now();
         let lock = loop {
@@ -95,7 +94,7 @@ impl FencingToken {
     ///
     /// # Errors
     /// `InUse` where another job has them since; `Io`.
-    pub(super) fn pass(&self) -> Result<()> {
+    pub(crate) fn pass(&self) -> Result<()> {
         self.note(None).map(drop)
     }
 
@@ -173,13 +172,18 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// `InUse` where it is not; `Io`.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let now = self.fencing_token.seen()?;
         match (now.instance == self.seen.instance, now.newest) {
             (true, newest) if newest == self.seen.newest => Ok(()),
             (_, newest) => Err(self.seen.newest.too_late(newest)),
         }
     }
+}
+
+/// Whether it is 16 bytes in lower-case hex.
+pub(crate) fn is_instance(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|it| b"0123456789abcdef".contains(&it))
 }
 
 /// Longer than what a disk agent that stops needs as a rule; what it has begun to apply it applies.
@@ -190,5 +194,5 @@ const PAST_MOST: usize = 1000;
 const SEEN_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
-#[path = "../../../../tests/inside/failback/fencing_token.rs"]
+#[path = "../tests/inside/fencing.rs"]
 mod tests;

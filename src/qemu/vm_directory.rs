@@ -4,13 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::files::QemuFiles;
 use super::tracking::Tracking;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::Token;
-use crate::failback::vm::Call;
-use crate::qemu::QemuFiles;
 use crate::storage::small_file;
 use crate::storage::{Directory, HostDirectory, flock};
+use crate::vm::{Call, Token};
 
 /// A VM's directory: its fence, the newest token, what is tracked, and the files of its QEMU.
 #[derive(Debug, Clone)]
@@ -19,7 +18,7 @@ pub(super) struct VmDirectory {
 }
 
 /// Keeps other commands to the VM out.
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     _lock: Option<CommandLock>,
 }
 
@@ -189,5 +188,5 @@ const TRACKING: &str = "tracking.json";
 const TOKEN_BYTES: u64 = 100;
 
 #[cfg(test)]
-#[path = "../../../../tests/inside/failback/qemu_directory.rs"]
+#[path = "../../tests/inside/qemu/vm_directory.rs"]
 mod tests;

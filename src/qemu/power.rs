@@ -6,23 +6,25 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::tracking::Record;
-use super::{QemuController, have};
+use super::monitor::{Monitor, Node, Power};
+use super::snapshot;
+use super::tracking::{Record, Tracked};
+use super::vm::{QemuVm, have};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::vm::Call;
 use crate::image::nbd::NbdExport;
 use crate::location::NbdAddress;
-use crate::qemu::{Monitor, Node, Power, snapshot};
+use crate::program::Program;
 use crate::storage::{SourceOptions, open_source};
+use crate::vm::Call;
 
-impl QemuController {
+impl QemuVm {
     /// Starts QEMU; the guest does not run yet.
     pub(super) fn launch<'a>(&self, call: &Call<'a>) -> Result<Monitor<'a>> {
         self.launch_at(&self.directory.files.monitor(), false, call)
     }
 
     /// Boots the VM's blocked disks, which stay as they are, in a second QEMU without networks.
-    pub(super) fn start_test(&self, call: &Call<'_>) -> Result<()> {
+    pub(crate) fn start_test(&self, call: &Call<'_>) -> Result<()> {
         let socket = self.test_monitor();
         let mut monitor = match Monitor::connect(&socket, self.time_limit, call.cancel)? {
             Some(monitor) => monitor,
@@ -34,7 +36,8 @@ impl QemuController {
         }
     }
 
-    pub(super) fn stop_test(&self, call: &Call<'_>) -> Result<()> {
+    /// Ends what [`start_test`](Self::start_test) has begun.
+    pub(crate) fn stop_test(&self, call: &Call<'_>) -> Result<()> {
         match Monitor::connect(&self.test_monitor(), self.time_limit, call.cancel)? {
             Some(monitor) => monitor.quit(),
             None => Ok(()),
@@ -46,18 +49,16 @@ impl QemuController {
     }
 
     fn launch_at<'a>(&self, socket: &Path, is_test: bool, call: &Call<'a>) -> Result<Monitor<'a>> {
-        let facts = &self.facts;
-        let program = facts
-            .program(self.start.clone(), call.token)?
+        let launch = &self.launch;
+        let program = Program::new(launch.program.clone())?
+            .with_env("DISKDELTA_TOKEN", call.token.to_string())
             .with_env("DISKDELTA_QMP", socket);
         let program = match is_test {
-            false => program.with_env("DISKDELTA_NETWORKS", facts.networks.join(" ")),
-            true => {
-                let disks = facts.disks.iter().zip(&facts.blocked_disks);
-                let disks = disks.map(|((_, own), (_, blocked))| format!("{own}={blocked}"));
-                program.with_env("DISKDELTA_TEST_DISKS", disks.collect::<Vec<_>>().join("\n"))
-            }
+            false => program.with_env("DISKDELTA_NETWORKS", &launch.networks),
+            true => program.with_env("DISKDELTA_TEST_DISKS", &launch.test_disks),
         };
+        let environment = launch.environment.iter();
+        let program = environment.fold(program, |it, (name, value)| it.with_env(name, value));
         program.run(&[], self.time_limit, call.cancel)?;
         let Some(mut monitor) = Monitor::connect(socket, self.time_limit, call.cancel)? else {
             let text = format!("`{program}` has ended, and no QEMU listens");
@@ -124,7 +125,7 @@ impl QemuController {
                 Record::Closed => held,
                 Record::Opening => held && begun,
             });
-            let live = |it: &&mut super::tracking::Tracked| it.record == Record::Live;
+            let live = |it: &&mut Tracked| it.record == Record::Live;
             for checkpoint in tracking.checkpoints.iter_mut().filter(live) {
                 let name = checkpoint.bitmap();
                 for ((identity, _), node) in self.disks.iter().zip(&nodes) {

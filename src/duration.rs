@@ -1,6 +1,8 @@
-//! Lengths of time as an operator writes them.
+//! Lengths of time as an operator writes them, and what time it is.
 
 use std::time::Duration;
+#[cfg(feature = "failback")]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,6 +37,13 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
 }
 
 const TEN_YEARS: u64 = 3650 * 86400;
+
+/// Milliseconds since 1970.
+#[cfg(feature = "failback")]
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
 
 #[cfg(test)]
 mod tests {

@@ -125,6 +125,8 @@ mod image;
 pub mod journal;
 #[cfg(all(feature = "failback", not(feature = "testing")))]
 mod journal;
+#[cfg(feature = "failback")]
+mod letters;
 #[cfg(feature = "testing")]
 pub mod limits;
 #[cfg(not(feature = "testing"))]
@@ -134,6 +136,8 @@ mod location;
 pub mod manifest;
 #[cfg(not(feature = "testing"))]
 mod manifest;
+#[cfg(feature = "failback")]
+mod meter;
 #[cfg(feature = "failback")]
 mod named;
 #[cfg(any(feature = "changes", feature = "http"))]

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("progress", "error token_bucket"),
     ("program", "error progress"),
     ("vm", "error location progress"),
+    ("meter", "progress"),
     (
         "storage",
         "path_bytes page_list program advice error location random bell setters progress",
@@ -41,6 +42,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     ("qemu", "error location progress program vm storage image"),
     ("fencing", "error vm storage"),
+    ("letters", "error duration random bell storage"),
     (
         "manifest",
         "error hash random limits units progress storage image",
@@ -75,7 +77,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random named bell fencing vm setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random named bell fencing letters meter vm setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),
@@ -100,7 +102,7 @@ const LONG: &[&str] = &["src/replica/chain.rs"];
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 11_202;
+const FAILBACK_LINES: usize = 10_820;
 
 #[test]
 fn folders_import_only_those_below() {

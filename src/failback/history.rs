@@ -1,10 +1,9 @@
 //! What happened to a VM's job, and when.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Action, Answer, Event, JobPhase, Problem, Request, State};
+pub(crate) use crate::duration::now_ms;
 
 /// What happened last, and when: carried from step to step, for people only. Moments are
 /// milliseconds since 1970 by the executor's clock; nothing is decided by them.
@@ -179,10 +178,4 @@ impl History {
             self.downtime_ms = Some(at_ms.saturating_sub(since));
         }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

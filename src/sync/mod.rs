@@ -59,6 +59,8 @@ pub use report::{Outcome, SyncReport, Traffic, Verified};
 pub(crate) use scan::estimate::FULL_FROM_PERCENT_VERIFIED;
 pub use scan::estimate::{Sample, sample};
 #[cfg(feature = "failback")]
+pub(crate) use scan::kept::{KeptManifest, unknown};
+#[cfg(feature = "failback")]
 pub(crate) use scan::sampled::{Sampled, Target as SampleTarget};
 #[cfg(feature = "failback")]
 pub(crate) use scan::throughput::Throughput;

@@ -147,7 +147,7 @@ impl EncryptedDisk {
             since,
             ranges: ranges.iter().cloned().map(inside).collect(),
         });
-        let appended = manifest::save(&state.file_ref(), |next| {
+        let appended = manifest::save(&state.file, |next| {
             source.append_to(&replica, rounded, changed, &next, work)
         })?;
         self.empty(state, disk_len, work)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::agent::{AgentRequest, CallbackSource, Wanted};
 use super::disk_path::DiskPath;
-use super::disk_state::{DiskState, unknown};
+use super::disk_state::DiskState;
 use super::encrypted_disk::EncryptedDisk;
 use super::measure::Measure;
 use super::source_disk::SourceDisk;
@@ -19,7 +19,7 @@ use crate::image::{Format, Image, Resized};
 use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
-use crate::sync::Safety;
+use crate::sync::{Safety, unknown};
 use crate::units::BlockSize;
 
 /// The disks of one VM of a plan, at both sides.

@@ -102,7 +102,7 @@ impl Pass<'_> {
         let image = ImageOptions::default().with_format(self.disk_path.format);
         let options = HostTargetOptions::default()
             .with_image(image)
-            .with_target_manifest(Some(self.state.file_ref().path()));
+            .with_target_manifest(Some(self.state.file.clone().path()));
         let target = HostTarget::open(&self.disk_path.blocked, &options)?;
         match target.recover(self.work)? {
             Recovered::Rerun if self.disks.safety == Safety::Atomic => {
@@ -157,7 +157,7 @@ impl Pass<'_> {
                     self.state.forget()?;
                 }
                 // What a line that was cut has brought is taken up again only without a manifest.
-                let manifest = (!remote).then(|| self.state.file_ref());
+                let manifest = (!remote).then(|| self.state.file.clone());
                 options
                     .with_mode(Mode::Delta)
                     .with_target_manifest(manifest)

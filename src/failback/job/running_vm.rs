@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::controllers::{OwnControllers, controllers};
 use super::directory::JobDirectory;
-use super::meter::{Meter, Moving};
 use super::vm_mailbox::{VmHandle, VmMailbox, vm_mailbox};
 use crate::error::Result;
 use crate::failback::disks::VmDisks;
@@ -12,6 +11,7 @@ use crate::failback::executor::{Bell, Executor, Intervals, Resources};
 use crate::failback::machine::{JobMode, JobPhase, Problem, Side, Spec, State};
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::record::JobRecord;
+use crate::meter::{Meter, Moving};
 use crate::progress::{CancelToken, Work};
 use crate::storage::Directory;
 

@@ -3,10 +3,10 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::meter::Meter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::executor::{Asked, Bell, Mailbox};
 use crate::failback::machine::{Event, Request, State};
+use crate::meter::Meter;
 use crate::progress::CancelToken;
 
 /// The runner's end.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Call, Changes, Facts, VmController, misdirected};
 use crate::error::Result;
 use crate::failback::machine::{Action, Checkpoint, VmSeen};
-use crate::qemu::{Launch, QemuVm};
 pub use crate::qemu::qmp;
+use crate::qemu::{Launch, QemuVm};
 
 /// Controls a VM under QEMU.
 #[derive(Debug, Clone)]

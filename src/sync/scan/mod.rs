@@ -4,6 +4,8 @@ pub(super) mod differences;
 pub(super) mod dry_run;
 pub(super) mod estimate;
 #[cfg(feature = "failback")]
+pub(super) mod kept;
+#[cfg(feature = "failback")]
 pub(super) mod sampled;
 pub(super) mod sectors;
 pub(super) mod since;

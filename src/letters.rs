@@ -111,7 +111,9 @@ pub fn queue<T: Serialize>(directory: &dyn Directory, request: T, by: &str) -> R
 ///
 /// # Errors
 /// `Io`.
-pub fn queued<T: DeserializeOwned>(directory: &dyn Directory) -> Result<Vec<(T, String, u64)>> {
+pub(crate) fn queued<T: DeserializeOwned>(
+    directory: &dyn Directory,
+) -> Result<Vec<(T, String, u64)>> {
     let names = directory.names()?.into_iter();
     let files = names
         .filter_map(|name| name.into_string().ok())

@@ -128,7 +128,7 @@ impl JobDirectory {
         if !named || self.run_by()?.is_some() {
             return Ok(false);
         }
-        if !directory_mailbox::queued::<Request>(&*self.mailbox()?)?.is_empty() {
+        if !directory_mailbox::queued(&*self.mailbox()?)?.is_empty() {
             return Ok(true);
         }
         for vm in self.plan.vms() {

@@ -102,7 +102,7 @@ const LONG: &[&str] = &["src/replica/chain.rs"];
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 11_289;
+const FAILBACK_LINES: usize = 11_295;
 
 #[test]
 fn folders_import_only_those_below() {

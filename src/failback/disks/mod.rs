@@ -23,6 +23,7 @@ pub(in crate::failback) mod one_file;
 mod pass;
 mod prerequisites;
 mod restore;
+mod sampling;
 mod sides;
 mod source_disk;
 mod work;

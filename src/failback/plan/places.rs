@@ -117,8 +117,5 @@ fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
 }
 
 fn not_of_qemu(address: &Location) -> String {
-    format!(
-        "`{address}` is no file of this host, and VMs under QEMU are controlled where their disks \
-         are"
-    )
+    format!("`{address}` is no file of this host, as the disks of VMs under QEMU must be")
 }

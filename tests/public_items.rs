@@ -63,6 +63,7 @@ const ITEMS: &[&str] = &[
     "TargetState",
     "Tick",
     "Traffic",
+    "UrlPrefix",
     "Verified",
     "Verify",
     "WebAddress",

@@ -93,6 +93,7 @@ pub mod api;
 mod api;
 #[cfg(feature = "failback")]
 mod bell;
+mod cancel;
 #[cfg(feature = "changes")]
 mod changes;
 #[cfg(feature = "cli")]

@@ -28,7 +28,8 @@ const LAYERS: &[(&str, &str)] = &[
     ("token_bucket", ""),
     ("limits", "setters"),
     ("units", "error"),
-    ("progress", "error token_bucket"),
+    ("cancel", "error"),
+    ("progress", "error token_bucket cancel"),
     ("program", "error progress"),
     ("vm", "error location progress"),
     ("meter", "progress"),
@@ -68,8 +69,8 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "path_bytes text advice error location hash random setters token_bucket limits units progress storage image \
-         manifest diff delta sync",
+        "path_bytes text target_state advice error location hash random setters token_bucket limits units progress \
+         storage image manifest diff delta sync",
     ),
     (
         "api",

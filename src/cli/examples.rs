@@ -179,6 +179,10 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         ],
     ),
     (
+        "failback test",
+        ["failback test shop", "failback test shop --end"],
+    ),
+    (
         "failback log",
         ["failback log shop", "failback log shop --json"],
     ),

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP (on Windows Ctrl-C, Ctrl-Break and closing the console) ask the work to stop; the second time at once. SIGXFSZ is survived.
+//! Ctrl-C, SIGTERM and SIGHUP (on Windows Ctrl-C, Ctrl-Break and closing the console) ask the work
+//! to stop; the second time at once. SIGXFSZ is survived.
 
 use std::sync::Arc;
 

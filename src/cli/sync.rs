@@ -15,8 +15,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     refuse_misplaced(args)?;
     let all = [&args.source, &args.target];
     let connect = args.connect.options(all, context)?;
-    let is_remote = |it: &&Location| matches!(it, Location::Remote(_));
-    let work = match all.iter().any(|it| is_remote(&it)) || args.connect.via().is_some() {
+    let is_remote = all.iter().any(|it| matches!(it, Location::Remote(_)));
+    let work = match is_remote || args.connect.via().is_some() {
         // The line is what a speed limit is for.
         true => context.work.clone().with_limit_rate(0),
         false => context.work.clone(),

@@ -315,11 +315,11 @@ named! {
         ProofFailed = "the source does not equal what the target was started with",
         /// Another program, or a newer executor, holds it.
         InUse = "another process holds it",
-        /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
-        /// count as incomplete.
+        /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it
+        /// would count as incomplete.
         GuestMarker = "a guest wrote a marker to the first page of its disk; it is tried again",
-        /// A disk carries a marker: of an unfinished sync that this job cannot finish, or one that its
-        /// guest wrote.
+        /// A disk carries a marker: of an unfinished sync that this job cannot finish, or one that
+        /// its guest wrote.
         Marked =
             "a disk carries the marker of an unfinished sync, or its guest wrote one; it is \
              tried again",

@@ -39,6 +39,9 @@ impl Ranges {
 
     /// Takes a range away.
     pub(super) fn remove(&mut self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
         while let Some(found) = self.next(range.start).filter(|it| it.start < range.end) {
             self.0.remove(&found.start);
             if found.start < range.start {

@@ -1,5 +1,5 @@
-//! The manifest of what a disk should hold, kept current from write to write, and how much of it was
-//! read back.
+//! The manifest of what a disk should hold, kept current from write to write, and how much of it
+//! was read back.
 
 use std::fs;
 use std::ops::Range;

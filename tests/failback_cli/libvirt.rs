@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::left_out;
 
 fn virsh(args: &[&str]) -> Option<Output> {
     let mut command = Command::new("virsh");
@@ -47,7 +46,8 @@ fn the_program_for_libvirt_keeps_the_contract() {
     let name = format!("diskdelta-trial-{}", std::process::id());
     let domain = virsh(&["list"]).and_then(|_| Domain::define(name.clone(), &disk));
     let Some(_domain) = domain else {
-        return left_out("a libvirt that runs");
+        // A service that runs is not asked of every machine, as a tool that is installed is.
+        return eprintln!("LEFT OUT: no libvirt runs here, so that its program is not tried");
     };
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/failback-libvirt");
     let output = Command::new(env!("CARGO_BIN_EXE_diskdelta"))

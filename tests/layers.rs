@@ -30,61 +30,67 @@ const LAYERS: &[(&str, &str)] = &[
     ("units", "error"),
     ("cancel", "error"),
     ("progress", "error token_bucket cancel"),
-    ("program", "error progress"),
-    ("vm", "error location progress"),
-    ("meter", "progress"),
+    ("program", "error cancel progress"),
+    ("vm", "error location cancel progress"),
+    ("meter", "cancel progress"),
     (
         "storage",
-        "path_bytes page_list program advice error location random bell setters progress",
+        "path_bytes page_list program advice error location random bell setters cancel progress",
     ),
     (
         "image",
-        "advice error location random limits units progress storage",
+        "advice error location random limits units cancel progress storage",
     ),
-    ("qemu", "error location progress program vm storage image"),
+    (
+        "qemu",
+        "error location cancel progress program vm storage image",
+    ),
     ("fencing", "error vm storage"),
     ("letters", "error duration random bell storage"),
     (
         "manifest",
-        "error hash random limits units progress storage image",
+        "error hash random limits units cancel progress storage image",
     ),
     (
         "diff",
-        "advice error hash units progress storage image manifest",
+        "advice error hash units cancel progress storage image manifest",
     ),
     ("changes", "error page_list limits manifest"),
     (
         "delta",
-        "error hash random setters limits units progress storage image manifest diff",
+        "error hash random setters limits units cancel progress storage image manifest diff",
     ),
-    ("journal", "error random limits units progress storage"),
+    (
+        "journal",
+        "error random limits units cancel progress storage",
+    ),
     (
         "sync",
-        "path_bytes target_state advice error location hash random setters limits units progress storage image manifest diff \
+        "path_bytes target_state advice error location hash random setters limits units cancel progress storage image manifest diff \
          delta",
     ),
     (
         "replica",
-        "error hash random limits units progress storage image manifest diff delta sync",
+        "error hash random limits units cancel progress storage image manifest diff delta sync",
     ),
     (
         "remote",
-        "path_bytes text target_state advice error location hash random setters token_bucket limits units progress \
+        "path_bytes text target_state advice error location hash random setters token_bucket limits units cancel progress \
          storage image manifest diff delta sync",
     ),
     (
         "api",
-        "target_state error location hash limits units progress storage image manifest diff changes delta sync remote",
+        "target_state error location hash limits units cancel progress storage image manifest diff changes delta sync remote",
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random named bell fencing letters meter vm setters limits units progress storage image manifest \
+        "path_bytes text advice error duration location hash random named bell fencing letters meter vm setters limits units cancel progress storage image manifest \
          diff delta journal sync replica remote api \
          qemu program",
     ),
     (
         "cli",
-        "path_bytes text advice error duration location hash limits units progress storage image manifest diff changes delta \
+        "path_bytes text advice error duration location hash limits units cancel progress storage image manifest diff changes delta \
          journal sync replica remote api failback",
     ),
     ("testing", "error storage failback"),

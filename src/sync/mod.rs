@@ -20,11 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
-use crate::storage::{Storage, partition_note, refuse_overlap};
+use crate::storage::{Storage, partition_note};
 use crate::sync::advice::{marker_of, with_advice};
 use crate::target_state::TargetState;
 use crate::units::check_change_map;
@@ -127,7 +126,7 @@ fn sync_once(
                 commit::blank::sync_blank(&context, &storage)
             }
             Some(storage) => {
-                refuse_own_source(&source, &storage)
+                refusals::refuse_own_source(&source, &storage)
                     .map_err(|error| error.leaving(TargetState::Untouched))?;
                 with_usable_map(&context, &storage)
             }
@@ -261,7 +260,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
     let mut torn = None;
     let held = match recovery::state::find(target, storage, touch, context.work)? {
         FoundState::Rerun(marker) if resumes && marker.held == options.hold && !options.dry_run => {
-            refuse_undo(context, "an in-place sync")?;
+            refusals::refuse_undo(context, "an in-place sync")?;
             context.commits.store(true, Ordering::Relaxed);
             let report = commit::in_place::sync_marked(context, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;
@@ -356,14 +355,14 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
             match looked.outcome {
                 Outcome::Identical => Ok(looked),
                 _ => {
-                    refuse_undo(context, "a copy that replaces so short a target")?;
+                    refusals::refuse_undo(context, "a copy that replaces so short a target")?;
                     endpoint::precheck::for_copy(context, Some(&*old))?;
                     commit::full_copy::sync_full(context, Some((&*old, &**storage)))
                 }
             }
         }
         _ if replaces => {
-            refuse_undo(context, "a full copy")?;
+            refusals::refuse_undo(context, "a full copy")?;
             commit::full_copy::sync_full(context, Some((&*old, &**storage)))
         }
         (mode, Safety::Atomic) => match commit::clone::sync_cloned(context, storage, mode)? {
@@ -371,7 +370,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
             None => commit::atomic::sync_logged(context, storage, mode),
         },
         (_, Safety::InPlace) => {
-            refuse_undo(context, "an in-place sync")?;
+            refusals::refuse_undo(context, "an in-place sync")?;
             commit::in_place::sync_marked(context, storage, mode)
         }
     }?;
@@ -394,31 +393,15 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
     Ok(report)
 }
 
-/// Refuses a target that shares its bytes with the source, also where the caller named no sources
-/// when it opened the target.
-fn refuse_own_source(source: &Source, target: &Arc<dyn Storage>) -> Result<()> {
-    if source.is_in(target) {
-        let what = "source and target are one storage";
-        return Err(Error::new(ErrorKind::InUse, what).at_path(target.path()));
-    }
-    let Some(target) = target.host_file()? else {
-        return Ok(());
-    };
-    let mut files = source.files()?.into_iter();
-    files.try_for_each(|file| refuse_overlap(&file, &target))
-}
-
 /// Removes a part of a manifest that ran out of room, or stands in the way of others, unless a
 /// recovery will put it in place.
 fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) {
     let (Some(file_ref), ErrorKind::NoSpace) = (&options.target_manifest, error.kind()) else {
         return;
     };
-    let marker = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => Marker::find(&*storage),
-        None => Ok(None),
-    });
-    if !marker.is_ok_and(|marker| marker.is_none_or(|marker| marker.safety == Safety::InPlace)) {
+    if !marker_of(target)
+        .is_ok_and(|marker| marker.is_none_or(|marker| marker.safety == Safety::InPlace))
+    {
         return;
     }
     // The first error says more than one from cleaning up.
@@ -438,14 +421,3 @@ fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {
 }
 
 const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";
-
-fn refuse_undo(context: &SyncContext<'_>, what: &str) -> Result<()> {
-    if context.options.undo.is_none() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::InvalidInput,
-        format!("{what} cannot write the way back"),
-    )
-    .advise(Advice::AtomicDelta))
-}

@@ -1,9 +1,12 @@
 //! What makes no sense, whatever source and target hold.
 
-use super::endpoint::source::Source;
+use std::sync::Arc;
+
+use super::endpoint::source::{Source, SyncContext};
 use super::options::{Mode, Safety, SyncOptions};
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Storage, refuse_overlap};
 
 /// Refuses options that do not go with each other, or with the source.
 ///
@@ -56,4 +59,30 @@ fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidInput, what)
         .advise(Advice::WithoutSkipUnreadable)
         .or_advise(Advice::WithoutTargetManifest))
+}
+
+/// Refuses a target that shares its bytes with the source, also where the caller named no sources
+/// when it opened the target.
+pub(super) fn refuse_own_source(source: &Source, target: &Arc<dyn Storage>) -> Result<()> {
+    if source.is_in(target) {
+        let what = "source and target are one storage";
+        return Err(Error::new(ErrorKind::InUse, what).at_path(target.path()));
+    }
+    let Some(target) = target.host_file()? else {
+        return Ok(());
+    };
+    let mut files = source.files()?.into_iter();
+    files.try_for_each(|file| refuse_overlap(&file, &target))
+}
+
+/// Refuses an undo file where `what` is done, which writes none.
+pub(super) fn refuse_undo(context: &SyncContext<'_>, what: &str) -> Result<()> {
+    if context.options.undo.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("{what} cannot write the way back"),
+    )
+    .advise(Advice::AtomicDelta))
 }

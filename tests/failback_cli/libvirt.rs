@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-
 fn virsh(args: &[&str]) -> Option<Output> {
     let mut command = Command::new("virsh");
     command.args(["-q", "-c", "qemu:///system"]).args(args);

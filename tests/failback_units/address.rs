@@ -46,7 +46,7 @@ fn what_is_no_address_is_refused() {
         "a.vhd",
         "../a",
         "/vm/../a",
-        "http://host/a",
+        "http:///a",
         "c:\\a",
         "/a\nb",
         "ssh://host",

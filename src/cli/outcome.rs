@@ -118,13 +118,20 @@ pub(super) fn misused(
     let mut options = words.take_while(|word| word != "--");
     if options.any(|word| word == "--json") {
         let text = shown.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let mut first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+        if first.ends_with(':') {
+            // What is missing is listed below.
+            for line in lines.take_while(|line| line.starts_with("  ")) {
+                first = format!("{first} {}", line.trim());
+            }
+        }
         print_object(&Object {
             status: Exit::Error as u8,
             error: Text {
                 kind: ErrorKind::InvalidInput,
-                message: value.map_or_else(|| first.to_owned(), advice::text),
+                message: value.map_or(first, advice::text),
                 path: value.and_then(path_of),
                 field: None,
                 offset: None,

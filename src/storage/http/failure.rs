@@ -45,12 +45,11 @@ impl Failure {
                 // The texts of handshakes stand in the inner error.
                 let tls = cause
                     .get_ref()
-                    .and_then(|it| it.downcast_ref::<rustls::Error>());
+                    .and_then(|it| it.downcast_ref::<rustls::Error>())
+                    .cloned();
                 match tls {
-                    Some(tls) => Self::of_client(ureq::Error::Rustls(tls.clone()), at),
-                    None => Self::passing(
-                        io("the connection broke".into()).caused_by(io::Error::from(cause.kind())),
-                    ),
+                    Some(tls) => Self::of_client(ureq::Error::Rustls(tls), at),
+                    None => Self::passing(io("the connection broke".into()).caused_by(cause)),
                 }
             }
             ureq::Error::Timeout(_) => {

@@ -1,5 +1,6 @@
 //! What the signature of a manifest states beyond the manifest.
 
+#[cfg(feature = "sign")]
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,6 +29,7 @@ impl Release {
     }
 
     /// The text that is signed.
+    #[cfg(feature = "sign")]
     pub(crate) fn statement(&self, manifest: &Manifest) -> String {
         format!(
             "diskdelta manifest 1\nroot {}\nlength {}\nblock-size {}\nserial {}\nname {}\n",
@@ -40,6 +42,7 @@ impl Release {
     }
 
     /// The comment that is signed too, by which a reader learns of the edition.
+    #[cfg(feature = "sign")]
     pub(crate) fn comment(&self) -> String {
         format!("serial:{} name:{}", self.serial, self.name)
     }

@@ -14,7 +14,8 @@ use crate::storage::read_only::ReadOnly;
 /// Bytes at a web server or in an object store, which are only read: by ranges, several requests at
 /// once. Length, `ETag` and `Last-Modified` of every answer are held against the first one's.
 ///
-/// Ranges that are [announced](Storage::will_read) are fetched ahead, in memory of at most 64 MiB.
+/// Ranges that are [announced](crate::storage::Storage::will_read) are fetched ahead, in memory of
+/// at most 64 MiB.
 pub struct HttpStorage {
     path: PathBuf,
     ahead: ReadAhead<Ranges>,

@@ -9,8 +9,17 @@ use crate::target_state::TargetState;
 
 /// Says what an error means for the target, unless a callee has.
 pub(in crate::sync) fn with_advice(error: Error, target: &Target) -> Error {
+    with_advice_unless_marked(error, target, TargetState::Complete)
+}
+
+/// As [`with_advice`], where a target without a marker is in the state `unmarked`.
+pub(in crate::sync) fn with_advice_unless_marked(
+    error: Error,
+    target: &Target,
+    unmarked: TargetState,
+) -> Error {
     let marker = marker_of(target);
-    let error = leaving(error, &marker);
+    let error = leaving(error, &marker, unmarked);
     if !error.advice().is_empty() {
         return error;
     }
@@ -31,14 +40,19 @@ pub(in crate::sync) fn with_advice(error: Error, target: &Target) -> Error {
     }
 }
 
-/// The error, with what became of the target, which carries `marker` now.
-pub(in crate::sync) fn leaving(error: Error, marker: &Result<Option<Marker>>) -> Error {
+/// The error, with what became of the target, which carries `marker` now, or is in the state
+/// `unmarked` without one.
+pub(in crate::sync) fn leaving(
+    error: Error,
+    marker: &Result<Option<Marker>>,
+    unmarked: TargetState,
+) -> Error {
     match marker {
         // Found before anything is written.
         Ok(None) if error.kind() == ErrorKind::BaseMismatch => {
             error.leaving(TargetState::Untouched)
         }
-        Ok(None) => error.leaving(TargetState::Complete),
+        Ok(None) => error.leaving(unmarked),
         Ok(Some(marker)) => error.leaving(marker.leaves()),
         Err(_) => error,
     }

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Storage, partition_note};
-use crate::sync::advice::{marker_of, with_advice};
+use crate::sync::advice::{marker_of, with_advice, with_advice_unless_marked};
 use crate::target_state::TargetState;
 use crate::units::check_change_map;
 use endpoint::source::SyncContext;
@@ -135,12 +135,11 @@ fn sync_once(
     });
     let mut report = done.map_err(|error| {
         drop_part_of_manifest(&error, target, options);
-        let unmarked = matches!(marker_of(target), Ok(None));
-        let error = match unmarked && !commits.load(Ordering::Relaxed) {
-            true => error.leaving(TargetState::Untouched),
-            false => error,
+        let unmarked = match commits.load(Ordering::Relaxed) {
+            true => TargetState::Complete,
+            false => TargetState::Untouched,
         };
-        with_advice(error, target).at_path(target.path())
+        with_advice_unless_marked(error, target, unmarked).at_path(target.path())
     })?;
     report.trusts_manifest |= source.backend.trusts_manifests();
     report.conclude(options);
@@ -192,9 +191,10 @@ fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
         None => None,
     };
     let copied = commit::full_copy::sync_full(context, None);
-    let mut report = copied.map_err(|error| match context.target.open_if_there() {
-        Ok(None) => error.leaving(TargetState::Untouched),
-        _ => error.leaving(TargetState::Complete),
+    let mut report = copied.inspect_err(|_| {
+        // Until the copy has the target's name there is none.
+        let is_missing = matches!(context.target.open_if_there(), Ok(None));
+        context.commits.store(!is_missing, Ordering::Relaxed);
     })?;
     report.notes.extend(kept);
     report.notes.extend(note);

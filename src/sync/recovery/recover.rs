@@ -19,6 +19,7 @@ use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
 use crate::sync::scan::target_manifest;
 use crate::sync::source::fetch_log::fetch_log;
+use crate::target_state::TargetState;
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +66,9 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     state::find(target, &storage, Touch::Mend, work)
         .and_then(|state| finish(target, &storage, state, work))
         .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
-        .map_err(|error| leaving(error, &marker_of(target)).at_path(target.path()))
+        .map_err(|error| {
+            leaving(error, &marker_of(target), TargetState::Complete).at_path(target.path())
+        })
 }
 
 /// Gives an interrupted sync up: the target stays as it was, and what was logged is removed. A

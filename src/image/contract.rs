@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Format;
 use super::layout::Layout;
 use crate::error::Result;
-use crate::storage::{HostFile, Storage};
+use crate::storage::{HostFile, Storage, next_data};
 use crate::units::{Extent, ExtentKind};
 
 /// The read side of a virtual disk. Many threads may read at once.
@@ -99,6 +99,26 @@ pub(crate) fn read_padded_at(image: &dyn Image, buf: &mut [u8], offset: u64) -> 
     } else {
         image.read_exact_at(inside, offset)
     }
+}
+
+/// The extent at `offset` of a disk that is the first `disk_len` bytes of `storage`; `None` at or
+/// past its end.
+///
+/// # Errors
+/// `Io`, `Poisoned`.
+pub(crate) fn flat_extent(
+    storage: &dyn Storage,
+    disk_len: u64,
+    offset: u64,
+) -> Result<Option<Extent>> {
+    if offset >= disk_len {
+        return Ok(None);
+    }
+    Ok(Some(match next_data(storage, offset)? {
+        Some(data) if data.start > offset => Extent::zero(offset..data.start.min(disk_len)),
+        Some(data) => Extent::data(offset..data.end.min(disk_len)),
+        None => Extent::zero(offset..disk_len),
+    }))
 }
 
 /// The write side of a virtual disk. Many threads may write disjoint ranges at once.

@@ -19,8 +19,8 @@ pub mod vhd;
 pub mod vhdx;
 
 pub(crate) use child::NewChild;
-pub(crate) use contract::read_padded_at;
 pub use contract::{Change, Image, ImageInfo, ImageMut, Patch};
+pub(crate) use contract::{flat_extent, read_padded_at};
 pub use create::{CreateFormat, CreateOptions, create};
 pub use format::Format;
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Change, Image, ImageInfo, ImageMut, Patch};
+use super::{Change, Image, ImageInfo, ImageMut, Patch, flat_extent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{HostFile, Storage, next_data};
+use crate::storage::{HostFile, Storage};
 use crate::units::Extent;
 
 /// A raw image: the storage's bytes are the guest's.
@@ -50,15 +50,7 @@ impl Image for Raw {
     }
 
     fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
-        let disk_len = self.disk_len();
-        if offset >= disk_len {
-            return Ok(None);
-        }
-        Ok(Some(match next_data(&*self.storage, offset)? {
-            Some(data) if data.start > offset => Extent::zero(offset..data.start.min(disk_len)),
-            Some(data) => Extent::data(offset..data.end.min(disk_len)),
-            None => Extent::zero(offset..disk_len),
-        }))
+        flat_extent(&*self.storage, self.disk_len(), offset)
     }
 
     fn info(&self) -> ImageInfo {

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo, read_padded_at};
 use crate::storage::{HostFile, Storage, next_data, past_end};
-use crate::units::Extent;
+use crate::units::{Extent, ExtentKind};
 
 use super::parent::Parent;
 
@@ -92,14 +92,10 @@ impl Foreign {
         Ok(match place {
             Backing::Packed => Extent::data(range),
             Backing::Zero => Extent::zero(range),
-            Backing::File(at) => match next_data(&*self.file, at)? {
-                // The end of the disk may lie behind that of the file; reading says what is wrong.
-                None => Extent::data(range),
-                Some(data) if data.start <= at => {
-                    Extent::data(offset..offset + len.min(data.end - at))
-                }
-                Some(data) => Extent::zero(offset..offset + len.min(data.start - at)),
-            },
+            Backing::File(at) => {
+                let (kind, len) = stored_extent(&*self.file, at, len)?;
+                Extent { offset, len, kind }
+            }
             Backing::Parent => match &self.parent {
                 Some(parent) => match parent.image.next_extent(offset)? {
                     Some(below) => Extent {
@@ -233,6 +229,16 @@ impl Image for Foreign {
     fn will_read(&self, range: Range<u64>) {
         self.hint(range, |file, range| file.will_read(range));
     }
+}
+
+/// What is stored at `at` of a file, and for how many of `len` bytes that goes on. The end of the
+/// disk may be behind that of the file: reading says what is wrong.
+pub(super) fn stored_extent(file: &dyn Storage, at: u64, len: u64) -> Result<(ExtentKind, u64)> {
+    Ok(match next_data(file, at)? {
+        None => (ExtentKind::Data, len),
+        Some(data) if data.start <= at => (ExtentKind::Data, len.min(data.end - at)),
+        Some(data) => (ExtentKind::Zero, len.min(data.start - at)),
+    })
 }
 
 /// What imago says of a file as an error of this crate.

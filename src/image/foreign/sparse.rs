@@ -70,15 +70,19 @@ impl Sparse {
         count: usize,
     ) -> Result<Self> {
         let path = storage.path().to_owned();
-        let opened = Self::read_extent(storage, options).and_then(|extent| {
-            if extent.disk_len() < len {
-                let what = "the extent is shorter than its descriptor says";
-                return Err(Error::malformed(what).in_field("capacity"));
-            }
-            Ok(extent)
-        });
-        let mut extent = opened.map_err(|e| e.at_path(path))?;
+        let mut extent = Self::read_part(storage, len, options).map_err(|e| e.at_path(path))?;
         extent.most_tables = (MOST_TABLES / count.max(1)).max(1);
+        Ok(extent)
+    }
+
+    fn read_part(storage: Arc<dyn Storage>, len: u64, options: &ImageOptions) -> Result<Self> {
+        let file_len = storage.len()?;
+        let header = read_header(&*storage, 0, file_len)?;
+        let extent = Self::read_extent(storage, file_len, header, options)?;
+        if extent.disk_len() < len {
+            let what = "the extent is shorter than its descriptor says";
+            return Err(Error::malformed(what).in_field("capacity"));
+        }
         Ok(extent)
     }
 
@@ -97,12 +101,16 @@ impl Sparse {
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .advise("make one file of it with its own tools"));
         }
-        Self::read_extent(storage, options)
+        Self::read_extent(storage, file_len, header, options)
     }
 
-    fn read_extent(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
-        let file_len = storage.len()?;
-        let mut header = read_header(&*storage, 0, file_len)?;
+    /// Reads the directory of a file of `file_len` bytes that begins with `header`.
+    fn read_extent(
+        storage: Arc<dyn Storage>,
+        file_len: u64,
+        mut header: SparseHeader,
+        options: &ImageOptions,
+    ) -> Result<Self> {
         if header.directory == DIRECTORY_IN_FOOTER {
             let at = file_len.saturating_sub(FOOTER_BACK);
             header = read_header(&*storage, at, file_len)?;

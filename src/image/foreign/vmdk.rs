@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageInfo, ImageOptions, Layout};
-use crate::storage::{HostFile, Storage, next_data, past_end};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::{Extent, ExtentKind};
 
 use super::descriptor::{Descriptor, ExtentContent, SIGNATURE, described_by, part_of_a_disk};
 use super::format::{SECTOR, SESPARSE_SIGNATURE};
+use super::image::stored_extent;
 use super::parent::named_file;
 use super::sparse::Sparse;
 
@@ -134,25 +135,10 @@ impl Vmdk {
                 None => (ExtentKind::Zero, len),
             },
             Content::Flat { file, first } => {
-                let at = first.saturating_add(inside.start);
-                match next_data(&**file, at)? {
-                    // The file may be too short; reading says so.
-                    None => (ExtentKind::Data, len),
-                    Some(data) if data.start <= at => (ExtentKind::Data, len.min(data.end - at)),
-                    Some(data) => (ExtentKind::Zero, len.min(data.start - at)),
-                }
+                stored_extent(&**file, first.saturating_add(inside.start), len)?
             }
         };
         Ok(Some(Extent { offset, len, kind }))
-    }
-
-    fn hint(&self, range: Range<u64>, tell: impl Fn(&dyn Storage, Range<u64>)) {
-        for (piece, inside) in self.within(range) {
-            if let Content::Flat { file, first } = &piece.content {
-                let place = |at: u64| first.saturating_add(at);
-                tell(&**file, place(inside.start)..place(inside.end));
-            }
-        }
     }
 }
 
@@ -231,17 +217,27 @@ impl Image for Vmdk {
     }
 
     fn drop_cache(&self, range: Range<u64>) {
-        self.hint(range.clone(), |file, range| file.drop_cache(range));
         for (piece, inside) in self.within(range) {
-            if let Content::Sparse(sparse) = &piece.content {
-                sparse.drop_cache(inside);
+            match &piece.content {
+                Content::Zero => {}
+                Content::Sparse(sparse) => sparse.drop_cache(inside),
+                Content::Flat { file, first } => file.drop_cache(moved(&inside, *first)),
             }
         }
     }
 
     fn will_read(&self, range: Range<u64>) {
-        self.hint(range, |file, range| file.will_read(range));
+        for (piece, inside) in self.within(range) {
+            if let Content::Flat { file, first } = &piece.content {
+                file.will_read(moved(&inside, *first));
+            }
+        }
     }
+}
+
+/// A range of an extent as a range of its file, where it begins at `first`.
+fn moved(range: &Range<u64>, first: u64) -> Range<u64> {
+    first.saturating_add(range.start)..first.saturating_add(range.end)
 }
 
 fn read_flat(file: &dyn Storage, buf: &mut [u8], first: u64, at: u64) -> Result<()> {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Change, Format, Image, ImageInfo, ImageMut, Patch};
-use crate::storage::{HostFile, Storage, next_data, past_end};
+use crate::image::{Change, Format, Image, ImageInfo, ImageMut, Patch, flat_extent};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::facts::footer_facts;
@@ -62,15 +62,7 @@ impl Image for Fixed {
     }
 
     fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
-        let disk_len = self.disk_len();
-        if offset >= disk_len {
-            return Ok(None);
-        }
-        Ok(Some(match next_data(&*self.storage, offset)? {
-            Some(data) if data.start > offset => Extent::zero(offset..data.start.min(disk_len)),
-            Some(data) => Extent::data(offset..data.end.min(disk_len)),
-            None => Extent::zero(offset..disk_len),
-        }))
+        flat_extent(&*self.storage, self.disk_len(), offset)
     }
 
     fn info(&self) -> ImageInfo {

@@ -66,8 +66,8 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "sync",
-        "path_bytes target_state advice error location hash random setters limits units cancel progress storage image manifest diff \
-         delta",
+        "path_bytes target_state advice error location hash random setters limits units \
+         cancel progress storage image manifest diff delta",
     ),
     (
         "replica",
@@ -75,23 +75,24 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "path_bytes text target_state advice error location hash random setters token_bucket limits units cancel progress \
-         storage image manifest diff delta sync",
+        "path_bytes text target_state advice error location hash random setters token_bucket \
+         limits units cancel progress storage image manifest diff delta sync",
     ),
     (
         "api",
-        "target_state error location hash limits units cancel progress storage image manifest diff changes delta sync remote",
+        "target_state error location hash limits units cancel progress storage image manifest \
+         diff changes delta sync remote",
     ),
     (
         "failback",
-        "path_bytes text advice error duration location hash random named bell fencing letters meter vm setters limits units cancel progress storage image manifest \
-         diff delta journal sync replica remote api \
-         qemu program",
+        "path_bytes text advice error duration location hash random named bell fencing \
+         letters meter vm setters limits units cancel progress storage image manifest diff \
+         delta journal sync replica remote api qemu program",
     ),
     (
         "cli",
-        "path_bytes text advice error duration location hash limits units cancel progress storage image manifest diff changes delta \
-         journal sync replica remote api failback",
+        "path_bytes text advice error duration location hash limits units cancel progress \
+         storage image manifest diff changes delta journal sync replica remote api failback",
     ),
     ("testing", "error storage failback"),
 ];

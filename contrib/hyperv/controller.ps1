@@ -22,8 +22,8 @@ Paths: what a path of the plan begins with, and where that is on this host. Impo
 it `create` imports that VM and keeps its id, without it a new VM is made. Both get the first
 network's switch, and no disks before they are unfenced.
 
-fence: the VM's disks are detached, and it is not started with the host; a VM that somebody starts
-all the same has no disk to change. unfence attaches them again where they were.
+fence: the VM's disks are detached, and it is not started with the host; a VM that is
+started all the same has no disk to change. unfence attaches them again where they were.
 
 Not tried: none of this has run on a Hyper-V host; only its use by the contract was thought through.
 Not covered: failover clusters (take the VM's role offline first), changes by RCT (each pass compares

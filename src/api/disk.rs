@@ -189,8 +189,8 @@ impl DiskOptions {
     }
 
     /// Opens the disk in a storage of the caller's own, which must not change while the disk lives.
-    /// It is raw unless another [`format`](DiskOptions::format) is chosen, and it has the parents
-    /// that are named only.
+    /// It is raw unless another [`format`](DiskOptions::format) is chosen, and has a parent only
+    /// where one is [named](DiskOptions::parent).
     ///
     /// # Errors
     /// Those of [`Disk::from_storage`].

@@ -167,15 +167,15 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     (
         "failback controller",
         [
-            "failback controller test --vm spare --disk sda=/srv/spare.raw ./controller",
-            "failback controller test --vm spare --disk sda=/srv/spare.raw --time-limit 20s ./controller",
+            "failback controller test --vm spare --disk a=/srv/a.raw ./vm",
+            "failback controller test --vm spare --disk a=/srv/a.raw --time-limit 9s ./vm",
         ],
     ),
     (
         "failback controller test",
         [
-            "failback controller test --vm spare --disk sda=/srv/spare.raw ./controller",
-            "failback controller test --vm spare --disk sda=/srv/spare.raw --time-limit 20s ./controller",
+            "failback controller test --vm spare --disk a=/srv/a.raw ./vm",
+            "failback controller test --vm spare --disk a=/srv/a.raw --time-limit 9s ./vm",
         ],
     ),
     (

@@ -23,7 +23,7 @@ pub(super) struct RunningVm {
     pub spec: Spec,
     pub handle: VmHandle,
     pub disks: Arc<VmDisks>,
-    /// Where its job stood when that was told last.
+    /// The state of its job in the last report.
     pub seen: Option<State>,
     /// Until they run.
     executor: Option<(Executor, VmMailbox)>,

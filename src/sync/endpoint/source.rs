@@ -189,7 +189,7 @@ impl Source {
         self
     }
 
-    /// Which state of it this is, where that can be told from all others.
+    /// Which state of it this is, where it differs from that of every other state.
     pub fn identity(&self) -> Option<SourceIdentity> {
         self.identity
     }
@@ -208,9 +208,9 @@ impl Source {
         padded
     }
 
-    /// The same source, of which nothing is read twice, in this run and later ones, where it can
-    /// be told from all others; hashes of what is read are kept next to `redo_log`. Where they
-    /// cannot be kept, it is read as ever.
+    /// The same source, of which nothing is read twice, in this run and later ones, where it has an
+    /// identity; hashes of what is read are kept next to `redo_log`. Where they cannot be kept, it
+    /// is read as usual.
     pub(in crate::sync) fn recalling(&self, redo_log: &FileRef) -> Source {
         let mut source = self.clone();
         if let (None, Some(identity), Some(image)) = (&self.recalled, self.identity, self.image())

@@ -65,8 +65,8 @@ impl Sampled {
         })
     }
 
-    /// A sample of all of a disk at the other end of a connection: where its data is cannot be told
-    /// from here.
+    /// A sample of all of a disk at the other end of a connection: where its data is, is not known
+    /// here.
     ///
     /// # Errors
     /// Those of the connection; `Cancelled`.

@@ -45,6 +45,7 @@ impl Program {
 
     /// Adds to its environment.
     #[must_use]
+    #[cfg(any(feature = "failback", feature = "qemu"))]
     pub(crate) fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
